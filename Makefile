@@ -1,0 +1,31 @@
+# Everything starts from what the system has; what is missing is installed with apt first.
+
+# For `make run`, for example: make run ARGS="--http 127.0.0.1:9090"
+ARGS ?=
+
+# Rust may have been installed without the shell knowing yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint bench
+
+help: ## Say what there is to make
+	@sed -nE 's/^([a-z]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+install: ## Install PostgreSQL, nats-server and a linker where they are missing
+	@scripts/install-servers.sh
+
+run: install ## Build and run the whole service, with servers of its own
+	cargo build --release
+	target/release/rollcall up $(ARGS)
+
+test: install ## Run every test, against real servers
+	cargo test --workspace
+
+lint: ## Check format and lints
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+bench: install ## Measure throughput beside its baselines
+	cargo build --release
+	cargo bench --bench throughput

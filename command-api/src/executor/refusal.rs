@@ -1,0 +1,103 @@
+//! The one place that maps refusals to problems.
+
+use rollcall_domain::{Refusal, Wish};
+use rollcall_edge::{
+    Problem,
+    problem::{FieldError, code},
+};
+use rollcall_event_store::{Log, append, gather, streams::LoadError};
+
+use super::Failure;
+use crate::Call;
+
+/// A second is enough for a database that restarts or a queue that is full.
+const RETRY_AFTER_S: u32 = 1;
+
+pub(super) fn of_rule(refusal: Refusal) -> Failure {
+    let problem = match refusal {
+        Refusal::AlreadyExists => Problem::new(code::ALREADY_EXISTS, "there is a user with this id already"),
+        Refusal::NotFound => Problem::not_found(),
+        Refusal::Deactivated => {
+            Problem::new(code::USER_DEACTIVATED, "the user is deactivated: reactivate it first")
+        }
+        Refusal::NameMissing => {
+            members("/given_name", "one of given_name, family_name and display_name is required".to_owned())
+        }
+        Refusal::EmailDiffers => Problem::new(
+            code::EMAIL_DIFFERS,
+            "the user's email is another one by now: what was verified is not what it has",
+        ),
+        Refusal::TooMany { what, max } => members("", format!("a user may have at most {max} {what}")),
+    };
+    problem.into()
+}
+
+fn members(pointer: &str, detail: String) -> Problem {
+    Problem::new(code::INVALID_MEMBERS, "one member is not as it must be; see `errors`")
+        .with_error(FieldError::pointer(pointer, detail))
+}
+
+pub(super) fn precondition_failed(version: u64) -> Problem {
+    Problem::new(
+        code::PRECONDITION_FAILED,
+        format!("the user is at version {version}, which If-Match does not name"),
+    )
+}
+
+pub(super) fn of_load(error: LoadError) -> Failure {
+    let problem = match error {
+        LoadError::Gather(gather::Error::Overloaded) => overloaded(),
+        LoadError::Gather(gather::Error::Unreachable(_) | gather::Error::Stopping) => unavailable(&error),
+        LoadError::Gather(gather::Error::Fetch(_)) => unavailable(&error),
+        LoadError::Keys(_) | LoadError::Decode(_) => Problem::internal(&error),
+    };
+    problem.into()
+}
+
+pub(super) fn of_append(error: append::Error, log: &Log, call: &Call, wish: &Wish) -> Problem {
+    match error {
+        append::Error::Conflict => {
+            Problem::new(code::CONFLICT, "the user was changed by other commands at the same time; try again")
+                .with_retry_after_s(RETRY_AFTER_S)
+        }
+        append::Error::ClaimTaken(digest) => {
+            let email = match wish {
+                Wish::CreateUser(user) => Some(&user.email),
+                Wish::ChangeEmail { email } => Some(email),
+                _ => None,
+            };
+            let tenant = call.principal.tenant.as_str();
+            let of_email = email
+                .is_some_and(|email| log.keys().digest(tenant, "email", email.as_str().as_bytes()) == digest);
+            if of_email {
+                Problem::new(code::EMAIL_TAKEN, "another user of this tenant has this email")
+                    .with_error(FieldError::pointer("/email", "is another user's"))
+            } else {
+                Problem::new(
+                    code::EXTERNAL_ID_TAKEN,
+                    "another user of this tenant has one of these external ids",
+                )
+                .with_error(FieldError::pointer("/external_ids", "one of them is another user's"))
+            }
+        }
+        // The record was there a moment ago and has expired since.
+        append::Error::KeyUsed => Problem::new(code::CONFLICT, "the Idempotency-Key was used; try again"),
+        append::Error::Overloaded => overloaded(),
+        append::Error::Unknown => Problem::unavailable(
+            "the connection to the database was lost and the outcome is unknown: ask again with the same \
+             Idempotency-Key, or look",
+            RETRY_AFTER_S,
+        ),
+        append::Error::Stopping | append::Error::Unreachable => unavailable(&error),
+        append::Error::Database(_) => Problem::internal(&error),
+    }
+}
+
+fn overloaded() -> Problem {
+    Problem::new(code::OVERLOADED, "too many requests are waiting").with_retry_after_s(RETRY_AFTER_S)
+}
+
+pub(super) fn unavailable(error: &(dyn std::error::Error + 'static)) -> Problem {
+    tracing::warn!(error, "a command could not be executed");
+    Problem::unavailable("the database cannot be reached; nothing was changed", RETRY_AFTER_S)
+}

@@ -1,0 +1,464 @@
+//! A writer: one task with one connection that stores batch after batch.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use sqlx::{Connection, PgConnection, Row, postgres::PgConnectOptions};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Append, Appended, Error, Expected, Pending, Record, WrappedKey, batch::Batch};
+use crate::{
+    Position,
+    claims::ClaimChange,
+    keys::{Digest, Keys},
+    log::session,
+    tail::{Heads, signed, unsigned},
+};
+
+const STATEMENT: &str = include_str!("statement.sql");
+
+/// How long a batch is tried again after its connection was lost.
+const LOST_FOR_MAX: Duration = Duration::from_secs(10);
+/// How long the server may take to answer: longer than the session's statement_timeout.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// How often a batch is run again after a race with another process.
+const RACES_MAX: u32 = 16;
+
+pub(super) struct Writer {
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+    keys: Keys,
+    heads: Heads,
+    batch_appends_max: usize,
+}
+
+impl Writer {
+    pub fn new(service: &PgConnectOptions, keys: Keys, heads: Heads, batch_appends_max: usize) -> Self {
+        // A generic plan of keyed look-ups and nested loops: it is as good for a log of five as of five million, and
+        // it visits the heads in the order in which `counts` gives them, ascending.
+        let options = session(service, "rollcall-append").options([
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            ("enable_seqscan", "off"),
+            ("plan_cache_mode", "force_generic_plan"),
+            ("statement_timeout", "15s"),
+        ]);
+        Self { options, connection: None, keys, heads, batch_appends_max }
+    }
+
+    pub async fn run(mut self, mut pending: mpsc::Receiver<Pending>, shutdown: CancellationToken) {
+        let mut queue = VecDeque::new();
+        let mut received = Vec::with_capacity(self.batch_appends_max);
+        loop {
+            if queue.is_empty() {
+                tokio::select! {
+                    biased;
+                    count = pending.recv_many(&mut received, self.batch_appends_max) => {
+                        if count == 0 {
+                            return;
+                        }
+                    }
+                    // What is queued is stored before the writer ends.
+                    () = shutdown.cancelled() => return,
+                }
+            } else {
+                while queue.len() + received.len() < self.batch_appends_max
+                    && let Ok(next) = pending.try_recv()
+                {
+                    received.push(next);
+                }
+            }
+            queue.extend(received.drain(..));
+            let batch = Batch::collect(&mut queue);
+            metrics::histogram!("rollcall_append_batch_appends").record(batch.leaders.len() as f64);
+            let started = Instant::now();
+            let outcomes = self.store(&batch.leaders).await;
+            metrics::histogram!("rollcall_append_batch_seconds").record(started.elapsed().as_secs_f64());
+            batch.answer(outcomes, &mut queue);
+        }
+    }
+
+    /// Stores a batch, whatever it takes within its bounds; an outcome for each append.
+    async fn store(&mut self, batch: &[Pending]) -> Vec<Result<Appended, Error>> {
+        let mut outcomes: Vec<Option<Result<Appended, Error>>> = batch.iter().map(|_| None).collect();
+        let mut attempt = Attempt::default();
+        loop {
+            let open: Vec<usize> = (0..batch.len()).filter(|&index| outcomes[index].is_none()).collect();
+            if open.is_empty() {
+                break;
+            }
+            let appends: Vec<&Pending> = open.iter().map(|&index| &batch[index]).collect();
+            match self.attempt(&appends, &mut attempt).await {
+                Ok(judged) => {
+                    for (index, outcome) in open.into_iter().zip(judged) {
+                        outcomes[index] = outcome;
+                    }
+                }
+                Err(failure) => match failure {
+                    Failure::Again => {}
+                    Failure::All(error) => {
+                        for index in open {
+                            outcomes[index] = Some(Err(error.clone()));
+                        }
+                    }
+                    Failure::Poison(error) if appends.len() == 1 => {
+                        tracing::error!(%error, "an append was refused by the database");
+                        outcomes[open[0]] = Some(Err(Error::Database(Arc::new(error))));
+                    }
+                    // One of them is at fault: each alone, so that it fails alone.
+                    Failure::Poison(_) => {
+                        for index in open {
+                            let alone = std::slice::from_ref(&batch[index]);
+                            outcomes[index] = Box::pin(self.store(alone)).await.pop();
+                        }
+                    }
+                },
+            }
+        }
+        outcomes.into_iter().map(|outcome| outcome.expect("the loop ends when all are judged")).collect()
+    }
+
+    /// Runs the statement once. Outcomes that stay open are to be tried again.
+    async fn attempt(
+        &mut self,
+        appends: &[&Pending],
+        attempt: &mut Attempt,
+    ) -> Result<Vec<Option<Result<Appended, Error>>>, Failure> {
+        if self.connection.is_none() {
+            match bounded(PgConnection::connect_with(&self.options)).await {
+                Ok(connection) => self.connection = Some(connection),
+                Err(error) => return Err(attempt.connection_lost(&error, false).await),
+            }
+        }
+        let connection = self.connection.as_mut().expect("connected above");
+        if attempt.sent {
+            // The statement was sent before and its answer never came: what bears our event ids has been stored.
+            match bounded(find_stored(connection, appends)).await {
+                Ok(found) if found.iter().any(Option::is_some) => {
+                    self.note_stored(appends, &found);
+                    return Ok(found);
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.connection = None;
+                    return Err(attempt.connection_lost(&error, true).await);
+                }
+            }
+        }
+        let generation = self.keys.digest_generation();
+        match bounded(run_statement(connection, appends, attempt.probe_all, generation)).await {
+            Ok(judged) => {
+                let mut judged: Vec<_> = judged.into_iter().map(Some).collect();
+                if attempt.sent && judged.iter().any(|outcome| matches!(outcome, Some(Err(_)))) {
+                    // What refused them may be their own first sending, which was stored after all.
+                    let found = match bounded(find_stored(connection, appends)).await {
+                        Ok(found) => found,
+                        Err(error) => {
+                            self.connection = None;
+                            return Err(attempt.connection_lost(&error, true).await);
+                        }
+                    };
+                    for (outcome, found) in judged.iter_mut().zip(found) {
+                        if found.is_some() {
+                            *outcome = found;
+                        }
+                    }
+                }
+                self.note_stored(appends, &judged);
+                Ok(judged)
+            }
+            Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
+                // unique_violation, serialization_failure, deadlock_detected: another process was there in between.
+                Some("23505" | "40001" | "40P01") => Err(attempt.raced()),
+                // Rolled back for want of something that may come back: resources (53…, a full disk among them), a lock
+                // or time.
+                Some(code) if code.starts_with("53") || code == "55P03" || code == "57014" => {
+                    Err(attempt.connection_lost(&error, false).await)
+                }
+                Some(code) if !(code.starts_with("57P") || code.starts_with("08")) => {
+                    Err(Failure::Poison(error))
+                }
+                // The server went away (admin_shutdown, crash_shutdown …) or the connection broke.
+                _ => {
+                    self.connection = None;
+                    Err(attempt.connection_lost(&error, true).await)
+                }
+            },
+        }
+    }
+
+    /// Tells readers, and remembers the keys that are on disk now.
+    fn note_stored(&self, appends: &[&Pending], judged: &[Option<Result<Appended, Error>>]) {
+        let stored = appends.iter().zip(judged).filter_map(|(pending, outcome)| match outcome {
+            Some(Ok(appended)) => Some((pending, appended)),
+            _ => None,
+        });
+        for (pending, _) in stored.clone() {
+            if let Some(new) = &pending.append.data_key {
+                self.keys.remember(&pending.append.stream, &new.key);
+            }
+        }
+        self.heads.advance(stored.map(|(_, appended)| (appended.partition, appended.position)));
+    }
+}
+
+/// A server that does not answer in time counts as lost: a half-open connection gives no other sign.
+async fn bounded<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(ANSWER_WITHIN, work)
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+}
+
+/// What a batch has been through.
+#[derive(Default)]
+struct Attempt {
+    /// The statement may have been stored without an answer.
+    sent: bool,
+    /// A race was lost: every append's version is probed from now on.
+    probe_all: bool,
+    races: u32,
+    lost_since: Option<Instant>,
+}
+
+enum Failure {
+    Again,
+    All(Error),
+    Poison(sqlx::Error),
+}
+
+impl Attempt {
+    fn raced(&mut self) -> Failure {
+        self.probe_all = true;
+        self.races += 1;
+        if self.races > RACES_MAX { Failure::All(Error::Conflict) } else { Failure::Again }
+    }
+
+    async fn connection_lost(&mut self, error: &sqlx::Error, sent: bool) -> Failure {
+        if self.lost_since.is_none() {
+            tracing::warn!(%error, "the connection to PostgreSQL was lost; trying again");
+        }
+        self.sent |= sent;
+        self.probe_all |= sent;
+        let lost_since = *self.lost_since.get_or_insert_with(Instant::now);
+        if lost_since.elapsed() > LOST_FOR_MAX {
+            return Failure::All(if self.sent { Error::Unknown } else { Error::Unreachable });
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Failure::Again
+    }
+}
+
+/// The statement's parameters, a column each.
+#[derive(Default)]
+struct Columns<'a> {
+    append: Vec<i32>,
+    partition: Vec<i32>,
+    tenant: Vec<&'a str>,
+    aggregate_type: Vec<&'a str>,
+    aggregate_id: Vec<&'a str>,
+    sequence: Vec<i64>,
+    probe: Vec<bool>,
+    event_id: Vec<Uuid>,
+    event_type: Vec<&'a str>,
+    event_version: Vec<&'a str>,
+    payload: Vec<&'a str>,
+    personal: Vec<Option<&'a [u8]>>,
+    metadata: Vec<&'a str>,
+    take: Vec<(i32, &'a Digest, &'a Append)>,
+    release: Vec<(i32, &'a Digest, &'a Append)>,
+    record: Vec<(i32, &'a Record, &'a Append)>,
+    data_key: Vec<(i32, &'a WrappedKey, &'a Append)>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(appends: &[&'a Pending], probe_all: bool) -> Self {
+        let mut columns = Self::default();
+        for (index, pending) in (0_i32..).zip(appends) {
+            let append = &pending.append;
+            let mut sequence = append.expected.version();
+            for (place, event) in append.events.iter().enumerate() {
+                sequence += 1;
+                columns.append.push(index);
+                columns.partition.push(i32::from(pending.partition));
+                columns.tenant.push(&append.stream.tenant);
+                columns.aggregate_type.push(&append.stream.aggregate_type);
+                columns.aggregate_id.push(&append.stream.aggregate_id);
+                columns.sequence.push(signed(sequence));
+                columns.probe.push(place == 0 && (probe_all || append.expected != Expected::Fresh));
+                columns.event_id.push(event.event_id);
+                columns.event_type.push(event.event_type);
+                columns.event_version.push(event.event_version);
+                columns.payload.push(&event.payload);
+                columns.personal.push(event.personal.as_deref());
+                columns.metadata.push(&event.metadata);
+            }
+            for claim in &append.claims {
+                match claim {
+                    ClaimChange::Take(digest) => columns.take.push((index, digest, append)),
+                    ClaimChange::Release(digest) => columns.release.push((index, digest, append)),
+                }
+            }
+            columns.record.extend(append.record.iter().map(|record| (index, record, append)));
+            columns.data_key.extend(append.data_key.iter().map(|new| (index, &new.wrapped, append)));
+        }
+        columns.release.sort_unstable_by_key(|(_, digest, _)| *digest);
+        columns
+    }
+}
+
+/// One column of a list of rows.
+fn column<'r, R, T>(rows: &'r [R], part: impl Fn(&'r R) -> T) -> Vec<T> {
+    rows.iter().map(part).collect()
+}
+
+/// One round trip, one transaction. Appends must be sorted by partition.
+async fn run_statement(
+    connection: &mut PgConnection,
+    appends: &[&Pending],
+    probe_all: bool,
+    generation: i32,
+) -> Result<Vec<Result<Appended, Error>>, sqlx::Error> {
+    let c = Columns::of(appends, probe_all);
+    let row = sqlx::query(STATEMENT)
+        .bind(&c.append)
+        .bind(&c.partition)
+        .bind(&c.tenant)
+        .bind(&c.aggregate_type)
+        .bind(&c.aggregate_id)
+        .bind(&c.sequence)
+        .bind(&c.probe)
+        .bind(&c.event_id)
+        .bind(&c.event_type)
+        .bind(&c.event_version)
+        .bind(&c.payload)
+        .bind(&c.personal)
+        .bind(&c.metadata)
+        .bind(generation)
+        .bind(column(&c.take, |(index, ..)| *index))
+        .bind(column(&c.take, |(_, digest, _)| &digest.0[..]))
+        .bind(column(&c.take, |(.., append)| &*append.stream.tenant))
+        .bind(column(&c.take, |(.., append)| &*append.stream.aggregate_type))
+        .bind(column(&c.take, |(.., append)| &*append.stream.aggregate_id))
+        .bind(column(&c.release, |(index, ..)| *index))
+        .bind(column(&c.release, |(_, digest, _)| &digest.0[..]))
+        .bind(column(&c.release, |(.., append)| &*append.stream.aggregate_id))
+        .bind(column(&c.record, |(index, ..)| *index))
+        .bind(column(&c.record, |(_, record, _)| &record.idempotency.key.0[..]))
+        .bind(column(&c.record, |(_, record, _)| &record.idempotency.fingerprint.0[..]))
+        .bind(column(&c.record, |(_, record, _)| record.status.cast_signed()))
+        .bind(column(&c.record, |(.., append)| &*append.stream.aggregate_id))
+        .bind(column(&c.record, |(_, record, _)| signed(record.version)))
+        .bind(column(&c.data_key, |(index, ..)| *index))
+        .bind(column(&c.data_key, |(.., append)| &*append.stream.aggregate_id))
+        .bind(column(&c.data_key, |(.., append)| &*append.stream.tenant))
+        .bind(column(&c.data_key, |(.., append)| &*append.stream.aggregate_type))
+        .bind(column(&c.data_key, |(_, wrapped, _)| wrapped.master_generation))
+        .bind(column(&c.data_key, |(_, wrapped, _)| &wrapped.bytes[..]))
+        .fetch_one(connection)
+        .await?;
+    let judged = Judged {
+        conflicts: row.try_get(0)?,
+        taken: row.try_get(1)?,
+        replays: row.try_get(2)?,
+        partitions: row.try_get(3)?,
+        bases: row.try_get(4)?,
+        first_at: row.try_get(5)?,
+    };
+    judged.outcomes(appends, &c)
+}
+
+/// What the statement says of a batch; numbers are indices of appends.
+struct Judged {
+    conflicts: Vec<i32>,
+    /// Places among the claims to take, counted from 1.
+    taken: Vec<i64>,
+    replays: Vec<i32>,
+    partitions: Vec<i32>,
+    bases: Vec<i64>,
+    first_at: Vec<DateTime<Utc>>,
+}
+
+impl Judged {
+    fn outcomes(
+        &self,
+        appends: &[&Pending],
+        columns: &Columns<'_>,
+    ) -> Result<Vec<Result<Appended, Error>>, sqlx::Error> {
+        let mut refused: Vec<Option<Error>> = appends.iter().map(|_| None).collect();
+        let slot = |index: i32| usize::try_from(index).expect("indices were made here");
+        for &ordinal in &self.taken {
+            let (index, digest, _) =
+                columns.take[usize::try_from(ordinal - 1).expect("ordinals count from 1")];
+            refused[slot(index)].get_or_insert(Error::ClaimTaken(*digest));
+        }
+        for &index in &self.conflicts {
+            refused[slot(index)] = Some(Error::Conflict);
+        }
+        // A replay beats a conflict and a taken claim.
+        for &index in &self.replays {
+            refused[slot(index)] = Some(Error::KeyUsed);
+        }
+        // Positions as the statement counted them: by partition, in the batch's order.
+        let mut stored: Vec<u64> = vec![0; self.partitions.len()];
+        appends
+            .iter()
+            .zip(refused)
+            .map(|(pending, refused)| {
+                if let Some(error) = refused {
+                    return Ok(Err(error));
+                }
+                if pending.append.events.is_empty() {
+                    return Ok(Ok(Appended { partition: pending.partition, position: 0, recorded_at: None }));
+                }
+                let place = self
+                    .partitions
+                    .binary_search(&i32::from(pending.partition))
+                    .map_err(|_| sqlx::Error::Decode("a partition is missing in log.partitions".into()))?;
+                stored[place] += pending.append.events.len() as u64;
+                let position: Position = unsigned(self.bases[place], "position")? + stored[place];
+                let recorded_at = self.first_at[place] + Duration::from_micros(stored[place] - 1);
+                Ok(Ok(Appended { partition: pending.partition, position, recorded_at: Some(recorded_at) }))
+            })
+            .collect()
+    }
+}
+
+/// Which appends have been stored already: those whose stream bears our event id at that sequence.
+async fn find_stored(
+    connection: &mut PgConnection,
+    appends: &[&Pending],
+) -> Result<Vec<Option<Result<Appended, Error>>>, sqlx::Error> {
+    let mut found = Vec::with_capacity(appends.len());
+    for pending in appends {
+        let append = &pending.append;
+        let Some(last) = append.events.last() else {
+            // A record alone: sent again it meets itself, and is replayed.
+            found.push(None);
+            continue;
+        };
+        let row = sqlx::query(
+            "SELECT position, recorded_at FROM log.events
+             WHERE partition = $1 AND tenant_id = $2 AND aggregate_type = $3 AND aggregate_id = $4 AND sequence = $5
+               AND event_id = $6",
+        )
+        .bind(i32::from(pending.partition))
+        .bind(&*append.stream.tenant)
+        .bind(&*append.stream.aggregate_type)
+        .bind(&*append.stream.aggregate_id)
+        .bind(signed(append.expected.version() + append.events.len() as u64))
+        .bind(last.event_id)
+        .fetch_optional(&mut *connection)
+        .await?;
+        found.push(match row {
+            None => None,
+            Some(row) => Some(Ok(Appended {
+                partition: pending.partition,
+                position: unsigned(row.try_get(0)?, "position")?,
+                recorded_at: Some(row.try_get(1)?),
+            })),
+        });
+    }
+    Ok(found)
+}

@@ -1,0 +1,184 @@
+//! Reads of concurrent requests gathered into one statement: while a statement runs, requests queue; the next statement
+//! takes all of them. No artificial delay: a request that comes alone is read alone, at once.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::log::session;
+
+/// Requests that wait for their turn at most; more are refused at once.
+const QUEUE_MAX: usize = 16_384;
+/// Requests that one statement serves at most.
+const BATCH_MAX: usize = 256;
+const ATTEMPTS_MAX: u32 = 3;
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// One statement that reads for many.
+pub trait Fetch: Clone + Send + Sync + 'static {
+    type Key: Send + Sync + 'static;
+    type Value: Send + 'static;
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Answers with one value for each key, in the keys' order.
+    fn fetch(
+        &self,
+        connection: &mut PgConnection,
+        keys: &[Self::Key],
+    ) -> impl Future<Output = Result<Vec<Self::Value>, Self::Error>> + Send;
+
+    /// Whether another attempt on a new connection may help.
+    fn transient(error: &Self::Error) -> bool;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error<E: std::error::Error + 'static> {
+    #[error("too many reads are waiting")]
+    Overloaded,
+    #[error("the service is stopping")]
+    Stopping,
+    #[error("PostgreSQL cannot be reached")]
+    Unreachable(#[source] Arc<sqlx::Error>),
+    #[error("a read failed")]
+    Fetch(#[source] Arc<E>),
+}
+
+impl<E: std::error::Error + 'static> Clone for Error<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Overloaded => Self::Overloaded,
+            Self::Stopping => Self::Stopping,
+            Self::Unreachable(source) => Self::Unreachable(Arc::clone(source)),
+            Self::Fetch(source) => Self::Fetch(Arc::clone(source)),
+        }
+    }
+}
+
+type Request<F> =
+    (<F as Fetch>::Key, oneshot::Sender<Result<<F as Fetch>::Value, Error<<F as Fetch>::Error>>>);
+
+/// Hands keys to the gathering tasks. Cheap to clone.
+pub struct Handle<F: Fetch> {
+    queue: mpsc::Sender<Request<F>>,
+}
+
+impl<F: Fetch> Clone for Handle<F> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone() }
+    }
+}
+
+impl<F: Fetch> Handle<F> {
+    /// Reads one key's value. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] at once where the queue is full.
+    pub async fn get(&self, key: F::Key) -> Result<F::Value, Error<F::Error>> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send((key, reply)).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => Error::Stopping,
+        })?;
+        answer.await.unwrap_or(Err(Error::Stopping))
+    }
+}
+
+/// Starts tasks, each with a connection of its own, that read for all callers.
+pub fn start<F: Fetch>(
+    fetch: F,
+    service: &PgConnectOptions,
+    name: &str,
+    connections: usize,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> Handle<F> {
+    let (queue, requests) = mpsc::channel(QUEUE_MAX);
+    let requests = Arc::new(Mutex::new(requests));
+    for _ in 0..connections.max(1) {
+        let worker = Worker {
+            fetch: fetch.clone(),
+            options: session(service, name).options([
+                // Keyed look-ups only: a plan made for one batch must not scan a table for the next.
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+                ("enable_seqscan", "off"),
+                ("plan_cache_mode", "force_generic_plan"),
+            ]),
+            connection: None,
+        };
+        tasks.spawn(worker.run(Arc::clone(&requests), shutdown.clone()));
+    }
+    Handle { queue }
+}
+
+struct Worker<F: Fetch> {
+    fetch: F,
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+}
+
+impl<F: Fetch> Worker<F> {
+    async fn run(mut self, requests: Arc<Mutex<mpsc::Receiver<Request<F>>>>, shutdown: CancellationToken) {
+        let mut batch: Vec<Request<F>> = Vec::with_capacity(BATCH_MAX);
+        loop {
+            let received = async { requests.lock().await.recv_many(&mut batch, BATCH_MAX).await };
+            let received = tokio::select! {
+                received = received => received,
+                () = shutdown.cancelled() => return,
+            };
+            if received == 0 {
+                return;
+            }
+            let (keys, replies): (Vec<_>, Vec<_>) =
+                batch.drain(..).filter(|(_, reply)| !reply.is_closed()).unzip();
+            if keys.is_empty() {
+                continue;
+            }
+            match self.read(&keys).await {
+                Ok(values) => {
+                    debug_assert_eq!(values.len(), replies.len());
+                    for (reply, value) in replies.into_iter().zip(values) {
+                        // A caller that went away needs no answer.
+                        let _ = reply.send(Ok(value));
+                    }
+                }
+                Err(error) => {
+                    for reply in replies {
+                        let _ = reply.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self, keys: &[F::Key]) -> Result<Vec<F::Value>, Error<F::Error>> {
+        let mut attempt = 1;
+        loop {
+            let connection = match &mut self.connection {
+                Some(connection) => connection,
+                None => match PgConnection::connect_with(&self.options).await {
+                    Ok(connection) => self.connection.insert(connection),
+                    Err(_) if attempt < ATTEMPTS_MAX => {
+                        attempt += 1;
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                        continue;
+                    }
+                    Err(error) => return Err(Error::Unreachable(Arc::new(error))),
+                },
+            };
+            match self.fetch.fetch(connection, keys).await {
+                Ok(values) => return Ok(values),
+                Err(error) => {
+                    let retry = F::transient(&error) && attempt < ATTEMPTS_MAX;
+                    self.connection = None;
+                    if !retry {
+                        return Err(Error::Fetch(Arc::new(error)));
+                    }
+                    attempt += 1;
+                }
+            }
+        }
+    }
+}

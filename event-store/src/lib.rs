@@ -1,0 +1,22 @@
+//! The log: append, load, tail and keys. It knows bytes and order, not users.
+//!
+//! Shape: `Append` -> writer (group commit, one statement) -> `log.events` -> `tail` -> projectors.
+//!
+//! What a caller can rely on: an append is stored whole or not at all; positions in a partition are 1, 2, 3 … in
+//! commit order; what was acknowledged is on disk; nothing is ever changed or taken away.
+
+pub mod append;
+pub mod claims;
+pub mod commands;
+pub mod gather;
+pub mod keys;
+pub mod load;
+mod log;
+pub mod migrate;
+mod stream;
+pub mod streams;
+pub mod tail;
+mod turns;
+
+pub use log::{Error, Log, Options, session};
+pub use stream::{Partition, Position, Recorded, StreamId};

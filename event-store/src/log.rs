@@ -1,0 +1,199 @@
+//! The log's handle: what a process opens once and hands to everything that appends or reads.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{
+    PgConnection, PgPool, Row,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+use crate::{
+    Partition, append, claims, commands,
+    keys::Keys,
+    load,
+    migrate::Provisioned,
+    tail::{self, Heads},
+    turns::Turns,
+};
+
+/// Bounds of a process's use of the log.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub append: append::Options,
+    /// Connections that gather the loads of concurrent commands.
+    pub load_connections: usize,
+    /// Connections for everything that is not on a hot path.
+    pub pool_connections_max: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { append: append::Options::default(), load_connections: 2, pool_connections_max: 8 }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the log could not be opened")]
+    Database(#[from] sqlx::Error),
+    #[error("the log at this address is another one now ({found}, not {expected})")]
+    Foreign { expected: Uuid, found: Uuid },
+}
+
+/// A handle of the log. Cheap to clone.
+#[derive(Clone)]
+pub struct Log(Arc<Inner>);
+
+struct Inner {
+    log_id: Uuid,
+    partitions: Partition,
+    keys: Keys,
+    heads: Heads,
+    pool: PgPool,
+    appender: append::Handle,
+    loader: load::Handle,
+    turns: Turns,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Log {
+    /// Opens the log: starts its writers, its loaders, the poll of its heads and the clean-up of old idempotency
+    /// records. They end with [`close`](Self::close).
+    ///
+    /// # Errors
+    /// Where the database cannot be reached as the service's role, or holds another log than was migrated.
+    pub async fn open(provisioned: &Provisioned, options: Options) -> Result<Self, Error> {
+        let service = provisioned.service.clone();
+        let pool = PgPoolOptions::new()
+            .max_connections(options.pool_connections_max)
+            .acquire_timeout(Duration::from_secs(5))
+            .test_before_acquire(false)
+            .connect_with(session(&service, "rollcall"))
+            .await?;
+        let mut connection = pool.acquire().await?;
+        check_meta(&mut connection, provisioned.log_id).await?;
+        drop(connection);
+
+        let shutdown = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let heads = Heads::new(provisioned.partitions);
+        tail::refresh(&pool, &heads).await?;
+        tasks.spawn(tail::poll(pool.clone(), heads.clone(), shutdown.clone()));
+        tasks.spawn(commands::expire(pool.clone(), shutdown.clone()));
+        let appender = append::start(
+            &service,
+            provisioned.keys.clone(),
+            heads.clone(),
+            provisioned.partitions,
+            &options.append,
+            &tasks,
+            &shutdown,
+        );
+        let loader = load::start(
+            &service,
+            provisioned.keys.clone(),
+            provisioned.partitions,
+            options.load_connections,
+            &tasks,
+            &shutdown,
+        );
+        Ok(Self(Arc::new(Inner {
+            log_id: provisioned.log_id,
+            partitions: provisioned.partitions,
+            keys: provisioned.keys.clone(),
+            heads,
+            pool,
+            appender,
+            loader,
+            turns: Turns::default(),
+            tasks,
+            shutdown,
+        })))
+    }
+
+    /// Stores what is queued, then ends the log's tasks.
+    pub async fn close(&self) {
+        self.0.shutdown.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+        self.0.pool.close().await;
+    }
+
+    pub fn log_id(&self) -> Uuid {
+        self.0.log_id
+    }
+
+    pub fn partitions(&self) -> Partition {
+        self.0.partitions
+    }
+
+    pub fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    /// How far each partition has come, as this process knows it.
+    pub fn heads(&self) -> &Heads {
+        &self.0.heads
+    }
+
+    /// Connections for reading what is not on a hot path.
+    pub fn pool(&self) -> &PgPool {
+        &self.0.pool
+    }
+
+    /// Appends.
+    pub fn appender(&self) -> &append::Handle {
+        &self.0.appender
+    }
+
+    /// Loads streams; concurrent loads share a statement.
+    pub fn loader(&self) -> &load::Handle {
+        &self.0.loader
+    }
+
+    /// Takes turns on streams within this process.
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.0.turns
+    }
+
+    /// The stream that holds a claim.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn claim_holder(
+        &self,
+        tenant: &str,
+        scope: &str,
+        value: &str,
+    ) -> Result<Option<crate::StreamId>, sqlx::Error> {
+        claims::holder(&self.0.pool, self.0.keys.digest(tenant, scope, value.as_bytes()), tenant).await
+    }
+}
+
+/// What every session of a service sets: a process that froze must not hold anything for long, and a value that was
+/// bound never stands in the server's log.
+pub fn session(service: &PgConnectOptions, name: &str) -> PgConnectOptions {
+    use sqlx::ConnectOptions;
+    service
+        .clone()
+        .application_name(name)
+        .statement_cache_capacity(64)
+        .options([
+            ("idle_in_transaction_session_timeout", "5s"),
+            ("statement_timeout", "30s"),
+            ("lock_timeout", "10s"),
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+            ("jit", "off"),
+        ])
+        .disable_statement_logging()
+}
+
+async fn check_meta(connection: &mut PgConnection, expected: Uuid) -> Result<(), Error> {
+    let found: Uuid = sqlx::query("SELECT log_id FROM log.meta").fetch_one(connection).await?.try_get(0)?;
+    if found == expected { Ok(()) } else { Err(Error::Foreign { expected, found }) }
+}

@@ -1,0 +1,205 @@
+//! The tail: how readers learn of new events, and how they read them.
+//!
+//! Hints (an append of this process) make it fast; one adaptive poll of the heads for each process is the guarantee.
+//! Nothing here looks at a clock or a transaction id to decide what is visible: a partition's head row is updated in
+//! the transaction that stores its events, so a reader that sees position n sees all up to n.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{Partition, Position, Recorded, StreamId};
+
+const POLL_BUSY: Duration = Duration::from_millis(25);
+const POLL_IDLE: Duration = Duration::from_millis(250);
+/// Polls without news until the poll slows down.
+const POLLS_UNTIL_IDLE: u32 = 80;
+
+/// The highest position of each partition that this process has heard of. Cheap to clone.
+#[derive(Clone)]
+pub struct Heads(Arc<Inner>);
+
+struct Inner {
+    positions: Box<[AtomicU64]>,
+    /// Wakes readers; says nothing else.
+    news: watch::Sender<()>,
+}
+
+impl Heads {
+    pub(crate) fn new(partitions: Partition) -> Self {
+        let positions = (0..partitions).map(|_| AtomicU64::new(0)).collect();
+        Self(Arc::new(Inner { positions, news: watch::Sender::new(()) }))
+    }
+
+    /// The partition's head as last heard of; the log may be ahead of it, never behind.
+    pub fn position(&self, partition: Partition) -> Position {
+        self.0.positions[usize::from(partition)].load(Ordering::Acquire)
+    }
+
+    /// Changes when any head moves. Subscribe before looking at the positions, and nothing is missed.
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.0.news.subscribe()
+    }
+
+    /// Tells readers of committed positions. True if any was news.
+    pub(crate) fn advance(&self, committed: impl IntoIterator<Item = (Partition, Position)>) -> bool {
+        let mut news = false;
+        for (partition, position) in committed {
+            news |= self.0.positions[usize::from(partition)].fetch_max(position, Ordering::AcqRel) < position;
+        }
+        if news {
+            self.0.news.send_replace(());
+        }
+        news
+    }
+}
+
+/// Reads the heads once. True if there was news.
+pub(crate) async fn refresh(pool: &PgPool, heads: &Heads) -> Result<bool, sqlx::Error> {
+    let rows = sqlx::query("SELECT partition, position FROM log.partitions").fetch_all(pool).await?;
+    let heads_now = rows.iter().map(|row| {
+        let partition = Partition::try_from(row.try_get::<i32, _>(0)?).map_err(|_| decode("partition"))?;
+        Ok((partition, unsigned(row.try_get::<i64, _>(1)?, "position")?))
+    });
+    let heads_now: Vec<_> = heads_now.collect::<Result<_, sqlx::Error>>()?;
+    Ok(heads.advance(heads_now))
+}
+
+/// The guarantee behind the hints.
+pub(crate) async fn poll(pool: PgPool, heads: Heads, shutdown: CancellationToken) {
+    let mut quiet = 0_u32;
+    let mut failing = false;
+    loop {
+        let pause = if quiet < POLLS_UNTIL_IDLE { POLL_BUSY } else { POLL_IDLE };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        match refresh(&pool, &heads).await {
+            Ok(news) => {
+                quiet = if news { 0 } else { quiet.saturating_add(1) };
+                failing = false;
+            }
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%error, "the log's heads cannot be read; trying again");
+                }
+                failing = true;
+                quiet = POLLS_UNTIL_IDLE;
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "partition {partition} of the log has a hole: after position {expected_after} comes {found:?}. Reading stops \
+         here; compare the table log.events with its backups"
+    )]
+    Hole { partition: Partition, expected_after: Position, found: Option<Position> },
+    #[error("the log could not be read")]
+    Database(#[from] sqlx::Error),
+}
+
+/// The events of a partition after a position, up to and including another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub partition: Partition,
+    pub after: Position,
+    pub until: Position,
+}
+
+impl Span {
+    /// How many events it holds: positions have no holes.
+    pub fn events(&self) -> u64 {
+        self.until - self.after
+    }
+}
+
+/// Reads spans that lie below the heads, by partition and position. One statement for all of them.
+///
+/// # Errors
+/// [`Error::Hole`] where positions do not follow each other or the span does not reach its end: nothing may be read
+/// past it.
+pub async fn read_spans(connection: &mut PgConnection, spans: &[Span]) -> Result<Vec<Recorded>, Error> {
+    let partitions: Vec<i32> = spans.iter().map(|span| i32::from(span.partition)).collect();
+    let after: Vec<i64> = spans.iter().map(|span| signed(span.after)).collect();
+    let until: Vec<i64> = spans.iter().map(|span| signed(span.until)).collect();
+    let rows = sqlx::query(
+        "SELECT e.position, e.sequence, e.recorded_at, e.event_id, e.tenant_id, e.aggregate_type, e.aggregate_id,
+                e.event_type, e.event_version, e.payload::text, e.personal, e.metadata::text, s.ordinal
+         FROM unnest($1::int4[], $2::int8[], $3::int8[]) WITH ORDINALITY AS s(partition, after, until, ordinal)
+         CROSS JOIN LATERAL (
+             SELECT * FROM log.events l
+             WHERE l.partition = s.partition AND l.position > s.after AND l.position <= s.until
+             ORDER BY l.position) e",
+    )
+    .bind(partitions)
+    .bind(after)
+    .bind(until)
+    .fetch_all(connection)
+    .await?;
+    let mut read: Vec<Position> = spans.iter().map(|span| span.after).collect();
+    let mut events = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let ordinal: i64 = row.try_get(12)?;
+        let place = usize::try_from(ordinal - 1).map_err(|_| decode("ordinal"))?;
+        let event = recorded(row, spans[place].partition)?;
+        if event.position != read[place] + 1 {
+            let partition = event.partition;
+            return Err(Error::Hole { partition, expected_after: read[place], found: Some(event.position) });
+        }
+        read[place] = event.position;
+        events.push(event);
+    }
+    for (span, &last) in spans.iter().zip(&read) {
+        if last != span.until {
+            return Err(Error::Hole { partition: span.partition, expected_after: last, found: None });
+        }
+    }
+    Ok(events)
+}
+
+/// A row of the columns that [`read_spans`] selects, in that order.
+pub(crate) fn recorded(row: &PgRow, partition: Partition) -> Result<Recorded, sqlx::Error> {
+    Ok(Recorded {
+        position: unsigned(row.try_get(0)?, "position")?,
+        sequence: unsigned(row.try_get(1)?, "sequence")?,
+        recorded_at: row.try_get::<DateTime<Utc>, _>(2)?,
+        event_id: row.try_get::<Uuid, _>(3)?,
+        stream: StreamId::new(
+            row.try_get::<&str, _>(4)?,
+            row.try_get::<&str, _>(5)?,
+            row.try_get::<&str, _>(6)?,
+        ),
+        event_type: row.try_get(7)?,
+        event_version: row.try_get(8)?,
+        payload: row.try_get(9)?,
+        personal: row.try_get(10)?,
+        metadata: row.try_get(11)?,
+        partition,
+    })
+}
+
+pub(crate) fn unsigned(value: i64, what: &'static str) -> Result<u64, sqlx::Error> {
+    u64::try_from(value).map_err(|_| decode(what))
+}
+
+pub(crate) fn signed(value: u64) -> i64 {
+    i64::try_from(value).expect("positions and versions count from 1 and do not reach 2^63")
+}
+
+fn decode(what: &'static str) -> sqlx::Error {
+    sqlx::Error::Decode(format!("{what} is out of range").into())
+}

@@ -1,0 +1,100 @@
+-- The log: what happened, in order, for ever. Promises: docs/adr/0001-the-log.md.
+-- Foreign keys stay out and every key can begin with a partition, so that the log can be distributed one day.
+
+CREATE SCHEMA IF NOT EXISTS log;
+CREATE SCHEMA IF NOT EXISTS vault;
+
+-- What never changes about this log; checked at every start.
+CREATE TABLE log.meta (
+    only_row   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    log_id     uuid    NOT NULL,
+    partitions integer NOT NULL CHECK (partitions BETWEEN 1 AND 1024),
+    hash       text    NOT NULL
+);
+
+-- The heads. Positions are counted here, under the row's lock, which is held to the commit: that is what keeps
+-- the log free of holes. A low fill factor keeps the updates inside their pages (heap-only tuples).
+CREATE TABLE log.partitions (
+    partition   integer     PRIMARY KEY,
+    position    bigint      NOT NULL,
+    recorded_at timestamptz NOT NULL
+) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+
+-- Wide columns first for alignment. aggregate_type … metadata have the names and types of postgres-es.
+CREATE TABLE log.events (
+    position       bigint            NOT NULL CHECK (position > 0),
+    sequence       bigint            NOT NULL CHECK (sequence > 0),
+    recorded_at    timestamptz       NOT NULL,
+    event_id       uuid              NOT NULL,
+    partition      integer           NOT NULL,
+    tenant_id      text COLLATE "C"  NOT NULL,
+    aggregate_type text COLLATE "C"  NOT NULL,
+    aggregate_id   text COLLATE "C"  NOT NULL,
+    event_type     text COLLATE "C"  NOT NULL,
+    event_version  text COLLATE "C"  NOT NULL,
+    payload        json              NOT NULL,
+    personal       bytea,
+    metadata       json              NOT NULL,
+    CONSTRAINT events_position PRIMARY KEY (partition, position),
+    CONSTRAINT events_stream UNIQUE (partition, tenant_id, aggregate_type, aggregate_id, sequence)
+);
+
+CREATE FUNCTION log.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'events are immutable: % on log.events is refused', TG_OP USING ERRCODE = 'insufficient_privilege';
+END $$;
+
+CREATE TRIGGER events_are_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON log.events
+    FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+
+-- Uniqueness across streams: a keyed digest of tenant, scope and normalised value points at the stream that holds it.
+CREATE TABLE log.claims (
+    digest         bytea            PRIMARY KEY,
+    generation     integer          NOT NULL,
+    tenant_id      text COLLATE "C" NOT NULL,
+    aggregate_type text COLLATE "C" NOT NULL,
+    aggregate_id   text COLLATE "C" NOT NULL
+);
+
+-- Idempotency: what a keyed command answered. Never a body; kept at least 24 hours.
+CREATE TABLE log.commands (
+    key          bytea            PRIMARY KEY,
+    fingerprint  bytea            NOT NULL,
+    status       smallint         NOT NULL,
+    aggregate_id text COLLATE "C" NOT NULL,
+    version      bigint           NOT NULL,
+    recorded_at  timestamptz      NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX commands_recorded_at ON log.commands USING brin (recorded_at) WITH (pages_per_range = 16);
+
+-- Generations of the master key. The key itself is never stored; `proof` is an HMAC made with it, so that a start
+-- with another key is refused.
+CREATE TABLE vault.master_keys (
+    generation integer     PRIMARY KEY,
+    proof      bytea       NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- The root of all keyed digests, wrapped by a master key.
+CREATE TABLE vault.digest_keys (
+    generation        integer PRIMARY KEY,
+    master_generation integer NOT NULL,
+    wrapped           bytea   NOT NULL
+);
+
+-- A subject's own data key, wrapped by a master key. Erasing the subject deletes the row and leaves a tombstone.
+CREATE TABLE vault.data_keys (
+    aggregate_id      text COLLATE "C" NOT NULL,
+    tenant_id         text COLLATE "C" NOT NULL,
+    aggregate_type    text COLLATE "C" NOT NULL,
+    master_generation integer          NOT NULL,
+    wrapped           bytea            NOT NULL,
+    PRIMARY KEY (aggregate_id, tenant_id, aggregate_type)
+);
+CREATE TABLE vault.tombstones (
+    aggregate_id   text COLLATE "C" NOT NULL,
+    tenant_id      text COLLATE "C" NOT NULL,
+    aggregate_type text COLLATE "C" NOT NULL,
+    erased_at      timestamptz      NOT NULL,
+    PRIMARY KEY (aggregate_id, tenant_id, aggregate_type)
+);

@@ -1,0 +1,80 @@
+//! Audit: who changed which user when, across users. Rows point at events; values and reasons stay in the log, where
+//! they are sealed, and are opened for the reader who may see them.
+
+mod queries;
+
+use rollcall_event_store::tail::{self, Span};
+use sqlx::PgConnection;
+
+pub use queries::{Entry, Error as QueryError, Filter, Page, Place, Queries, StoredEvent, event_type};
+
+use crate::{
+    projector::{Error, Projection},
+    schema::Schema,
+};
+
+pub const SCHEMA: Schema = Schema {
+    name: "audit",
+    version: 1,
+    tables: "
+        CREATE TABLE {schema}.entries (
+            position       bigint           NOT NULL,
+            sequence       bigint           NOT NULL,
+            recorded_at    timestamptz      NOT NULL,
+            partition      integer          NOT NULL,
+            tenant_id      text COLLATE \"C\" NOT NULL,
+            aggregate_type text COLLATE \"C\" NOT NULL,
+            aggregate_id   text COLLATE \"C\" NOT NULL,
+            event_type     text COLLATE \"C\" NOT NULL,
+            actor          text COLLATE \"C\",
+            import_id      text COLLATE \"C\",
+            PRIMARY KEY (tenant_id, aggregate_type, aggregate_id, sequence)
+        );
+        CREATE INDEX entries_time ON {schema}.entries (tenant_id, recorded_at, partition, position);
+        CREATE INDEX entries_actor ON {schema}.entries (tenant_id, actor, recorded_at, partition, position);
+        CREATE INDEX entries_import ON {schema}.entries (tenant_id, import_id, recorded_at, partition, position)
+            WHERE import_id IS NOT NULL;",
+};
+
+/// The projection of audit entries: one statement inside the database.
+pub struct Audit {
+    insert: String,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            insert: SCHEMA.sql(
+                "INSERT INTO {schema}.entries (position, sequence, recorded_at, partition, tenant_id, aggregate_type,
+                                               aggregate_id, event_type, actor, import_id)
+                 SELECT e.position, e.sequence, e.recorded_at, e.partition, e.tenant_id, e.aggregate_type,
+                        e.aggregate_id, e.event_type, e.metadata->>'actor', e.metadata->>'import_id'
+                 FROM unnest($1::int4[], $2::int8[], $3::int8[]) AS s(partition, after, until)
+                 CROSS JOIN LATERAL (
+                     SELECT * FROM log.events l
+                     WHERE l.partition = s.partition AND l.position > s.after AND l.position <= s.until
+                     ORDER BY l.position) e",
+            ),
+        }
+    }
+}
+
+impl Projection for Audit {
+    const SCHEMA: &'static Schema = &SCHEMA;
+
+    async fn apply(&self, transaction: &mut PgConnection, spans: &[Span]) -> Result<(), Error> {
+        let done = sqlx::query(&self.insert)
+            .bind(spans.iter().map(|span| i32::from(span.partition)).collect::<Vec<_>>())
+            .bind(spans.iter().map(|span| span.after.cast_signed()).collect::<Vec<_>>())
+            .bind(spans.iter().map(|span| span.until.cast_signed()).collect::<Vec<_>>())
+            .execute(&mut *transaction)
+            .await?;
+        // Positions are unique, so as many rows as positions means that none is missing.
+        if done.rows_affected() != spans.iter().map(Span::events).sum::<u64>() {
+            tail::read_spans(transaction, spans).await?;
+            let span = spans[0];
+            return Err(Error::Row { partition: span.partition, position: span.after });
+        }
+        Ok(())
+    }
+}

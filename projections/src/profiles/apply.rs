@@ -1,0 +1,213 @@
+//! Applies events to profiles: the rows of a batch's users are read once, folded in memory and written once.
+
+use std::collections::{BTreeMap, HashMap, btree_map::Entry};
+
+use rollcall_event_store::{
+    Log, Partition, Position, Recorded, StreamId,
+    keys::{Digester, SubjectKey},
+    tail::{Span, read_spans},
+};
+use sqlx::{PgConnection, Row};
+
+use super::{SCHEMA, SEALED, names};
+use crate::{
+    Profile,
+    projector::{Error, Projection},
+    schema::Schema,
+    stored::{USER, user_event},
+};
+
+/// The projection of profiles.
+pub struct Profiles {
+    log: Log,
+    select: String,
+    upsert: String,
+    delete: String,
+}
+
+/// A profile on its way from one version to another.
+struct Folding<'a> {
+    key: &'a SubjectKey,
+    profile: Profile,
+    version: u64,
+    partition: Partition,
+    position: Position,
+}
+
+impl Profiles {
+    pub fn new(log: Log) -> Self {
+        Self {
+            log,
+            select: SCHEMA.sql(
+                "SELECT q.ordinal, u.sealed, u.version
+                 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q(tenant_id, user_id, ordinal)
+                 JOIN {schema}.users u ON u.tenant_id = q.tenant_id AND u.user_id = q.user_id",
+            ),
+            // Sorted by key: two processes that write the same rows lock them in the same order.
+            upsert: SCHEMA.sql(
+                "INSERT INTO {schema}.users
+                     (position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)
+                 SELECT position, version, partition, tenant_id, user_id, status, sealed, traits::jsonb,
+                        name_digests::integer[]
+                 FROM unnest($1::int8[], $2::int8[], $3::int4[], $4::text[], $5::text[], $6::text[], $7::bytea[],
+                             $8::text[], $9::text[])
+                     AS n(position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)
+                 ON CONFLICT (tenant_id, user_id) DO UPDATE SET
+                     position = excluded.position, version = excluded.version, status = excluded.status,
+                     sealed = excluded.sealed, traits = excluded.traits, name_digests = excluded.name_digests",
+            ),
+            delete: SCHEMA.sql(
+                "DELETE FROM {schema}.users u USING unnest($1::text[], $2::text[]) AS q(tenant_id, user_id)
+                 WHERE u.tenant_id = q.tenant_id AND u.user_id = q.user_id",
+            ),
+        }
+    }
+
+    /// The rows that the batch's events go on from.
+    async fn begin<'a>(
+        &self,
+        connection: &mut PgConnection,
+        firsts: &[&Recorded],
+        keys: &'a HashMap<StreamId, SubjectKey>,
+    ) -> Result<BTreeMap<StreamId, Folding<'a>>, Error> {
+        let mut folding = BTreeMap::new();
+        for first in firsts {
+            let key = keys.get(&first.stream).ok_or_else(|| row_error(first))?;
+            let start = Folding {
+                key,
+                profile: Profile::default(),
+                version: 0,
+                partition: first.partition,
+                position: first.position,
+            };
+            folding.insert(first.stream.clone(), start);
+        }
+        let known: Vec<&&Recorded> = firsts.iter().filter(|first| first.sequence > 1).collect();
+        if known.is_empty() {
+            return Ok(folding);
+        }
+        let rows = sqlx::query(&self.select)
+            .bind(known.iter().map(|first| &*first.stream.tenant).collect::<Vec<_>>())
+            .bind(known.iter().map(|first| &*first.stream.aggregate_id).collect::<Vec<_>>())
+            .fetch_all(connection)
+            .await?;
+        for row in rows {
+            let place = usize::try_from(row.try_get::<i64, _>(0)? - 1).expect("ordinals count from 1");
+            let first = known[place];
+            let Entry::Occupied(mut entry) = folding.entry(first.stream.clone()) else { continue };
+            let folding = entry.get_mut();
+            folding.version = u64::try_from(row.try_get::<i64, _>(2)?).map_err(|_| row_error(first))?;
+            if let SubjectKey::Alive(key) = folding.key {
+                let plain = key.open_row(SEALED, &first.stream, row.try_get(1)?)?;
+                folding.profile = serde_json::from_slice(&plain).map_err(|_| row_error(first))?;
+            }
+        }
+        Ok(folding)
+    }
+
+    async fn write(
+        &self,
+        connection: &mut PgConnection,
+        folded: BTreeMap<StreamId, Folding<'_>>,
+    ) -> Result<(), Error> {
+        let mut digesters: HashMap<&str, Digester> = HashMap::new();
+        let mut columns = Columns::default();
+        let mut erased: (Vec<&str>, Vec<&str>) = Default::default();
+        for (stream, folding) in &folded {
+            let SubjectKey::Alive(key) = folding.key else {
+                erased.0.push(&stream.tenant);
+                erased.1.push(&stream.aggregate_id);
+                continue;
+            };
+            let profile = &folding.profile;
+            let plain = serde_json::to_vec(profile).expect("a profile is JSON");
+            let digester = digesters
+                .entry(&stream.tenant)
+                .or_insert_with(|| self.log.keys().digester(&stream.tenant, names::SCOPE));
+            columns.position.push(folding.position.cast_signed());
+            columns.version.push(folding.version.cast_signed());
+            columns.partition.push(i32::from(folding.partition));
+            columns.tenant.push(&stream.tenant);
+            columns.user_id.push(&stream.aggregate_id);
+            columns.status.push(profile.user.status().map_or("unknown", rollcall_domain::Status::as_str));
+            columns.sealed.push(key.seal_row(SEALED, stream, &plain));
+            columns.traits.push(profile.traits_json());
+            columns.name_digests.push(array(&names::of_user(digester, &profile.user)));
+        }
+        if !columns.position.is_empty() {
+            sqlx::query(&self.upsert)
+                .bind(columns.position)
+                .bind(columns.version)
+                .bind(columns.partition)
+                .bind(columns.tenant)
+                .bind(columns.user_id)
+                .bind(columns.status)
+                .bind(columns.sealed)
+                .bind(columns.traits)
+                .bind(columns.name_digests)
+                .execute(&mut *connection)
+                .await?;
+        }
+        if !erased.0.is_empty() {
+            sqlx::query(&self.delete).bind(erased.0).bind(erased.1).execute(connection).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Projection for Profiles {
+    const SCHEMA: &'static Schema = &SCHEMA;
+
+    async fn apply(&self, transaction: &mut PgConnection, spans: &[Span]) -> Result<(), Error> {
+        let events = read_spans(transaction, spans).await?;
+        let of_users = || events.iter().filter(|event| &*event.stream.aggregate_type == USER);
+        let keys = self.log.keys().of_subjects(transaction, of_users().map(|event| &event.stream)).await?;
+        let mut firsts: HashMap<&StreamId, &Recorded> = HashMap::new();
+        for event in of_users() {
+            firsts.entry(&event.stream).or_insert(event);
+        }
+        let firsts: Vec<&Recorded> = firsts.into_values().collect();
+        let mut folding = self.begin(transaction, &firsts, &keys).await?;
+        for event in of_users() {
+            let folding = folding.get_mut(&event.stream).ok_or_else(|| row_error(event))?;
+            // Checked on write and on read: a stream has no gaps. Of an erased user there is no row to go on from.
+            if matches!(folding.key, SubjectKey::Alive(_)) && folding.version + 1 != event.sequence {
+                return Err(Error::Gap {
+                    found: folding.version,
+                    next: event.sequence,
+                    partition: event.partition,
+                    position: event.position,
+                });
+            }
+            let opened = folding.key.open_event(event)?;
+            folding.profile.apply(&user_event(event, &opened)?, event.recorded_at);
+            folding.version = event.sequence;
+            folding.position = event.position;
+        }
+        self.write(transaction, folding).await
+    }
+}
+
+fn row_error(event: &Recorded) -> Error {
+    Error::Row { partition: event.partition, position: event.position }
+}
+
+/// The columns of the rows to write.
+#[derive(Default)]
+struct Columns<'a> {
+    position: Vec<i64>,
+    version: Vec<i64>,
+    partition: Vec<i32>,
+    tenant: Vec<&'a str>,
+    user_id: Vec<&'a str>,
+    status: Vec<&'a str>,
+    sealed: Vec<Vec<u8>>,
+    traits: Vec<String>,
+    name_digests: Vec<String>,
+}
+
+/// An array in PostgreSQL's text form: arrays of arrays must be rectangular, so each row's goes as text.
+fn array(numbers: &[i32]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
+    format!("{{{}}}", numbers.join(","))
+}

@@ -1,0 +1,298 @@
+//! Reading profiles: one, many, or a page of those that match.
+
+use std::collections::HashSet;
+
+use rollcall_event_store::{
+    Log, Partition, Position, StreamId, gather,
+    keys::{self, Keys, SubjectKey},
+};
+use sqlx::{
+    PgConnection, Postgres, QueryBuilder,
+    postgres::{PgConnectOptions, PgRow},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Filter, SCHEMA, SEALED, names};
+use crate::{Profile, stored::USER};
+
+/// Candidates that one listing opens at most to fill a page; a page may be shorter than asked for, and still have a
+/// next one.
+const CANDIDATES_MAX: usize = 5_000;
+
+/// A profile and where its last change stands in the log.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub id: String,
+    pub version: u64,
+    pub partition: Partition,
+    pub position: Position,
+    pub profile: Profile,
+}
+
+impl Row {
+    pub fn to_json(&self, tenant: &str) -> String {
+        self.profile.to_json(tenant, &self.id, self.version)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("profiles could not be read")]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Keys(#[from] keys::Error),
+    #[error("the profile of {0} cannot be read")]
+    Profile(String),
+}
+
+pub type GetError = gather::Error<Error>;
+
+/// Some rows, and where to go on.
+pub struct Page {
+    pub rows: Vec<Row>,
+    /// The id after which the next page begins; none where there is no more.
+    pub next_after: Option<String>,
+}
+
+/// The queries over profiles. Cheap to clone.
+#[derive(Clone)]
+pub struct Queries {
+    log: Log,
+    get: gather::Handle<Get>,
+}
+
+impl Queries {
+    /// Starts the connections that gather concurrent reads.
+    pub fn start(
+        log: Log,
+        service: &PgConnectOptions,
+        connections: usize,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let get = Get { keys: log.keys().clone(), select: select_many() };
+        let get = gather::start(get, service, "rollcall-read", connections, tasks, shutdown);
+        Self { log, get }
+    }
+
+    /// The partition of a user's stream: what a reader of that user waits on.
+    pub fn partition(&self, tenant: &str, id: &str) -> Partition {
+        StreamId::new(tenant, USER, id).partition(self.log.partitions())
+    }
+
+    /// One profile; concurrent calls share a statement.
+    ///
+    /// # Errors
+    /// Where the database cannot be read in time.
+    pub async fn get(&self, tenant: &str, id: &str) -> Result<Option<Row>, GetError> {
+        self.get.get(StreamId::new(tenant, USER, id)).await
+    }
+
+    /// Many profiles, in the order asked; those that are not there are left out.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn get_many(&self, tenant: &str, ids: &[String]) -> Result<Vec<Row>, Error> {
+        let streams: Vec<StreamId> = ids.iter().map(|id| StreamId::new(tenant, USER, id.as_str())).collect();
+        let mut connection = self.log.pool().acquire().await?;
+        let rows = read_many(&mut connection, self.log.keys(), &select_many(), &streams).await?;
+        Ok(rows.into_iter().flatten().collect())
+    }
+
+    /// A page of a tenant's profiles by id.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn list(
+        &self,
+        tenant: &str,
+        filter: &Filter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let nothing = Page { rows: Vec::new(), next_after: None };
+        let Some(ids) = self.claimed(tenant, filter).await? else { return Ok(nothing) };
+        let search = filter.name.as_deref().map(names::Search::new);
+        let mut connection = self.log.pool().acquire().await?;
+        let mut rows: Vec<Row> = Vec::new();
+        let mut after = after.unwrap_or_default().to_owned();
+        let mut opened = 0;
+        loop {
+            // One more than asked for tells whether there is a next page.
+            let want = limit + 1 - rows.len();
+            let mut query = self.listing(tenant, filter, search.as_ref(), &ids, &after, want);
+            let candidates = query.build().fetch_all(&mut *connection).await?;
+            let exhausted = candidates.len() < want;
+            let candidates = open(&mut connection, self.log.keys(), tenant, &candidates).await?;
+            opened += candidates.len();
+            if let Some(last) = candidates.last() {
+                after.clone_from(&last.id);
+            }
+            rows.extend(
+                candidates
+                    .into_iter()
+                    .filter(|row| search.as_ref().is_none_or(|search| search.matches(&row.profile.user))),
+            );
+            if rows.len() > limit {
+                rows.truncate(limit);
+                let next_after = rows.last().map(|row| row.id.clone());
+                return Ok(Page { rows, next_after });
+            }
+            if exhausted {
+                return Ok(Page { rows, next_after: None });
+            }
+            if opened >= CANDIDATES_MAX {
+                return Ok(Page { rows, next_after: Some(after) });
+            }
+        }
+    }
+
+    /// The ids that the filter's unique values belong to; none where they belong to nobody, or to several.
+    async fn claimed(&self, tenant: &str, filter: &Filter) -> Result<Option<Vec<String>>, sqlx::Error> {
+        let email = filter.email.as_ref().map(|email| ("email".to_owned(), email.as_str()));
+        let external_id =
+            filter.external_id.as_ref().map(|(source, id)| (format!("external_id/{source}"), id.as_str()));
+        let mut ids: HashSet<String> = HashSet::new();
+        for (scope, value) in [email, external_id].into_iter().flatten() {
+            match self.log.claim_holder(tenant, &scope, value).await? {
+                Some(stream) => ids.insert(stream.aggregate_id.to_string()),
+                None => return Ok(None),
+            };
+        }
+        Ok(if ids.len() > 1 { None } else { Some(ids.into_iter().collect()) })
+    }
+
+    fn listing<'a>(
+        &self,
+        tenant: &'a str,
+        filter: &'a Filter,
+        search: Option<&names::Search>,
+        ids: &'a [String],
+        after: &'a str,
+        limit: usize,
+    ) -> QueryBuilder<'a, Postgres> {
+        // Only what is asked for stands in the statement, so that the planner can use an index for it.
+        let select = SCHEMA.sql("SELECT user_id, sealed, version, partition, position FROM {schema}.users");
+        let mut query = QueryBuilder::new(select);
+        query.push(" WHERE tenant_id = ").push_bind(tenant).push(" AND user_id > ").push_bind(after);
+        if !ids.is_empty() {
+            query.push(" AND user_id = ANY (").push_bind(ids).push(")");
+        }
+        if let Some(status) = filter.status {
+            query.push(" AND status = ").push_bind(status);
+        }
+        if let Some(search) = search {
+            let digests = search.digests(&self.log.keys().digester(tenant, names::SCOPE));
+            query.push(" AND name_digests @> ").push_bind(digests);
+        }
+        for (name, values) in &filter.traits {
+            let mut alternatives = query.push(" AND (").separated(" OR ");
+            for value in values {
+                // The name is [A-Za-z0-9_.-] and the value is JSON, so this is JSON.
+                alternatives.push("traits @> ");
+                alternatives.push_bind_unseparated(format!("{{\"{name}\":{value}}}"));
+                alternatives.push_unseparated("::jsonb");
+            }
+            query.push(")");
+        }
+        query.push(" ORDER BY user_id LIMIT ").push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        query
+    }
+}
+
+fn select_many() -> String {
+    SCHEMA.sql(
+        "SELECT u.user_id, u.sealed, u.version, u.partition, u.position, q.ordinal
+         FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q(tenant_id, user_id, ordinal)
+         CROSS JOIN LATERAL (SELECT * FROM {schema}.users r
+             WHERE r.tenant_id = q.tenant_id AND r.user_id = q.user_id LIMIT 1) u",
+    )
+}
+
+/// Reads one profile for each of many concurrent requests.
+#[derive(Clone)]
+pub struct Get {
+    keys: Keys,
+    select: String,
+}
+
+impl gather::Fetch for Get {
+    type Key = StreamId;
+    type Value = Option<Row>;
+    type Error = Error;
+
+    async fn fetch(
+        &self,
+        connection: &mut PgConnection,
+        streams: &[StreamId],
+    ) -> Result<Vec<Option<Row>>, Error> {
+        read_many(connection, &self.keys, &self.select, streams).await
+    }
+
+    fn transient(error: &Error) -> bool {
+        matches!(error, Error::Database(_) | Error::Keys(keys::Error::Database(_)))
+    }
+}
+
+async fn read_many(
+    connection: &mut PgConnection,
+    keys: &Keys,
+    select: &str,
+    streams: &[StreamId],
+) -> Result<Vec<Option<Row>>, Error> {
+    let rows = sqlx::query(select)
+        .bind(streams.iter().map(|stream| &*stream.tenant).collect::<Vec<_>>())
+        .bind(streams.iter().map(|stream| &*stream.aggregate_id).collect::<Vec<_>>())
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut found: Vec<Option<&PgRow>> = streams.iter().map(|_| None).collect();
+    for row in &rows {
+        let ordinal: i64 = sqlx::Row::try_get(row, 5)?;
+        found[usize::try_from(ordinal - 1).expect("ordinals count from 1")] = Some(row);
+    }
+    let present = streams.iter().zip(&found).filter(|(_, row)| row.is_some()).map(|(stream, _)| stream);
+    let keys = keys.of_subjects(connection, present).await?;
+    streams
+        .iter()
+        .zip(found)
+        .map(|(stream, row)| match (row, keys.get(stream)) {
+            (Some(row), Some(key)) => open_row(stream, key, row),
+            _ => Ok(None),
+        })
+        .collect()
+}
+
+async fn open(
+    connection: &mut PgConnection,
+    keys: &Keys,
+    tenant: &str,
+    rows: &[PgRow],
+) -> Result<Vec<Row>, Error> {
+    let streams: Vec<StreamId> = rows
+        .iter()
+        .map(|row| Ok(StreamId::new(tenant, USER, sqlx::Row::try_get::<&str, _>(row, 0)?)))
+        .collect::<Result<_, sqlx::Error>>()?;
+    let keys = keys.of_subjects(connection, &streams).await?;
+    let mut opened = Vec::with_capacity(rows.len());
+    for (stream, row) in streams.iter().zip(rows) {
+        if let Some(key) = keys.get(stream) {
+            opened.extend(open_row(stream, key, row)?);
+        }
+    }
+    Ok(opened)
+}
+
+/// A row of (user_id, sealed, version, partition, position); none where the user was erased a moment ago.
+fn open_row(stream: &StreamId, key: &SubjectKey, row: &PgRow) -> Result<Option<Row>, Error> {
+    use sqlx::Row as _;
+    let SubjectKey::Alive(key) = key else { return Ok(None) };
+    let unreadable = || Error::Profile(stream.aggregate_id.to_string());
+    let plain = key.open_row(SEALED, stream, row.try_get(1)?)?;
+    Ok(Some(Row {
+        id: row.try_get(0)?,
+        profile: serde_json::from_slice(&plain).map_err(|_| unreadable())?,
+        version: u64::try_from(row.try_get::<i64, _>(2)?).map_err(|_| unreadable())?,
+        partition: Partition::try_from(row.try_get::<i32, _>(3)?).map_err(|_| unreadable())?,
+        position: u64::try_from(row.try_get::<i64, _>(4)?).map_err(|_| unreadable())?,
+    }))
+}

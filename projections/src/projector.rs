@@ -1,0 +1,237 @@
+//! The projector: keeps a read model up to the log.
+//!
+//! The unit of work is (projection, partition), with a checkpoint each. A batch takes the news of all partitions at once
+//! and is one transaction: move the checkpoints (which locks out any other process that does the same work), apply,
+//! commit. When a batch fails for a reason that lies in an event, the partitions are tried one by one, so that the
+//! others go on; the one that fails stops there, loudly, and is tried again.
+//!
+//! If the process dies before the commit, nothing has happened; after it, everything has. Sessions commit
+//! asynchronously: a crash of the server may undo the last transactions, rows and checkpoint alike, and the log, which
+//! is synchronous, gives the events again.
+
+use std::time::Duration;
+
+use rollcall_event_store::{Log, Partition, Position, keys, session, tail, tail::Span};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use tokio_util::sync::CancellationToken;
+
+use crate::{checkpoint, progress::Progress, schema::Schema};
+
+/// Events that one transaction applies at most.
+const BATCH_EVENTS_MAX: u64 = 4_000;
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// A read model in PostgreSQL.
+pub trait Projection: Send + Sync + 'static {
+    const SCHEMA: &'static Schema;
+
+    /// Applies the events of the spans, by set operations, in the transaction that moves the checkpoints.
+    fn apply(
+        &self,
+        transaction: &mut PgConnection,
+        spans: &[Span],
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Tail(#[from] tail::Error),
+    #[error(transparent)]
+    Keys(#[from] keys::Error),
+    #[error("an event cannot be read (partition {partition}, position {position})")]
+    Event { partition: Partition, position: Position, source: rollcall_domain::stored::Error },
+    #[error("a row cannot be read (partition {partition}, position {position})")]
+    Row { partition: Partition, position: Position },
+    #[error(
+        "a row is at version {found}, but the next event makes version {next} (partition {partition}, position \
+         {position}): rebuild the projection"
+    )]
+    Gap { found: u64, next: u64, partition: Partition, position: Position },
+}
+
+impl Error {
+    /// Whether trying again may help without anybody's doing.
+    fn transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Database(_) | Self::Tail(tail::Error::Database(_)) | Self::Keys(keys::Error::Database(_))
+        )
+    }
+}
+
+/// Runs one projection over all partitions.
+pub struct Projector<P> {
+    projection: P,
+    log: Log,
+    options: PgConnectOptions,
+    progress: Progress,
+    applied: Vec<Position>,
+    /// Partitions that stopped at an event, until the next attempt.
+    stopped: Vec<bool>,
+}
+
+impl<P: Projection> Projector<P> {
+    pub fn new(projection: P, log: Log, service: &PgConnectOptions) -> Self {
+        let options = session(service, P::SCHEMA.name).options([
+            ("synchronous_commit", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            ("enable_seqscan", "off"),
+            ("plan_cache_mode", "force_generic_plan"),
+        ]);
+        let partitions = log.partitions();
+        Self {
+            projection,
+            log,
+            options,
+            progress: Progress::new(partitions),
+            applied: Vec::new(),
+            stopped: vec![false; usize::from(partitions)],
+        }
+    }
+
+    /// What readers of this projection wait on.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Works until the shutdown; a batch that was begun is finished or rolled back.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut pause = RETRY_PAUSE_MIN;
+        while !shutdown.is_cancelled() {
+            match self.follow(&shutdown, &mut pause).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(projection = P::SCHEMA.name, error = %chain(&error), "projecting failed; trying again");
+                    metrics::counter!("rollcall_projection_failures_total", "projection" => P::SCHEMA.name)
+                        .increment(1);
+                    tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    async fn follow(&mut self, shutdown: &CancellationToken, pause: &mut Duration) -> Result<(), Error> {
+        let mut connection = PgConnection::connect_with(&self.options).await?;
+        let mut news = self.log.heads().news();
+        self.read_checkpoints(&mut connection).await?;
+        loop {
+            news.borrow_and_update();
+            let spans = self.spans();
+            if spans.is_empty() {
+                tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    changed = news.changed() => {
+                        if changed.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    // A partition that stopped is tried again, whatever else happens.
+                    () = tokio::time::sleep(RETRY_PAUSE_MAX) => self.stopped.fill(false),
+                }
+                continue;
+            }
+            if shutdown.is_cancelled() {
+                return Ok(());
+            }
+            match self.batch(&mut connection, &spans).await {
+                Ok(()) => *pause = RETRY_PAUSE_MIN,
+                Err(error) if error.transient() => return Err(error),
+                Err(error) if spans.len() == 1 => self.stop(spans[0].partition, &error),
+                Err(_) => {
+                    for span in spans {
+                        if let Err(error) = self.batch(&mut connection, &[span]).await {
+                            if error.transient() {
+                                return Err(error);
+                            }
+                            self.stop(span.partition, &error);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self, partition: Partition, error: &Error) {
+        tracing::error!(
+            projection = P::SCHEMA.name, partition, error = %chain(error),
+            "a partition cannot be projected any further; someone must look at it"
+        );
+        metrics::counter!("rollcall_projection_stops_total", "projection" => P::SCHEMA.name).increment(1);
+        self.stopped[usize::from(partition)] = true;
+    }
+
+    /// What is new, within the bound of a batch.
+    fn spans(&self) -> Vec<Span> {
+        let behind = |partition: Partition| {
+            let after = self.applied[usize::from(partition)];
+            let head = self.log.heads().position(partition);
+            (head > after && !self.stopped[usize::from(partition)]).then_some(Span {
+                partition,
+                after,
+                until: head,
+            })
+        };
+        let mut spans: Vec<Span> = (0..self.log.partitions()).filter_map(behind).collect();
+        let each = BATCH_EVENTS_MAX / spans.len().max(1) as u64;
+        for span in &mut spans {
+            span.until = span.until.min(span.after + each.max(1));
+        }
+        spans
+    }
+
+    async fn batch(&mut self, connection: &mut PgConnection, spans: &[Span]) -> Result<(), Error> {
+        let mut transaction = connection.begin().await?;
+        let ours = checkpoint::advance(&mut transaction, P::SCHEMA.name, P::SCHEMA.version, spans).await?;
+        if !ours {
+            transaction.rollback().await?;
+            return self.read_checkpoints(connection).await;
+        }
+        self.projection.apply(&mut transaction, spans).await?;
+        transaction.commit().await?;
+        for span in spans {
+            self.note(span.partition, span.until);
+        }
+        let events: u64 = spans.iter().map(Span::events).sum();
+        metrics::counter!("rollcall_projection_events_total", "projection" => P::SCHEMA.name)
+            .increment(events);
+        Ok(())
+    }
+
+    async fn read_checkpoints(&mut self, connection: &mut PgConnection) -> Result<(), Error> {
+        let positions = checkpoint::read(connection, P::SCHEMA.name, P::SCHEMA.version).await?;
+        if positions.len() != usize::from(self.log.partitions()) {
+            return Err(Error::Database(sqlx::Error::RowNotFound));
+        }
+        self.applied.clone_from(&positions);
+        for (partition, position) in (0..).zip(positions) {
+            self.progress.advance(partition, position);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, partition: Partition, position: Position) {
+        self.applied[usize::from(partition)] = position;
+        self.progress.advance(partition, position);
+    }
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}

@@ -1,0 +1,229 @@
+//! The publisher: a projector whose read model is a JetStream stream.
+//!
+//! Shape: spans of the log -> messages, pipelined, each naming the stream sequence that it expects before it -> acks ->
+//! checkpoint.
+//!
+//! At least once, in order within a partition. The expected sequence keeps a publisher that was frozen from publishing
+//! old positions again, and nothing overtakes; on a mismatch it reads the stream's tail and resumes there. JetStream is a
+//! cache: what it lost is published again from the log.
+
+mod message;
+mod stream;
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use rollcall_event_store::{Log, Position, session, tail, tail::Span};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use stream::{Error as StreamError, Settings, check};
+
+use crate::{checkpoint, progress::Progress, projector::chain};
+
+pub const NAME: &str = "publisher";
+pub const VERSION: i32 = 1;
+
+/// Events that are on their way at once at most.
+const BATCH_EVENTS_MAX: u64 = 1_000;
+const ACK_WITHIN: Duration = Duration::from_secs(5);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Tail(#[from] tail::Error),
+    #[error("NATS did not take the events")]
+    Publish(#[from] jetstream::context::PublishError),
+    #[error(transparent)]
+    Stream(#[from] stream::Error),
+    #[error(transparent)]
+    Message(#[from] message::Error),
+    #[error("another process publishes")]
+    Overtaken,
+    #[error("NATS put an event at {found} of its stream instead of {expected}")]
+    Misplaced { expected: u64, found: u64 },
+}
+
+/// What is known of the publisher, for readiness and health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Not reached NATS yet.
+    Starting,
+    Publishing,
+    /// What is wrong; it goes on trying.
+    Failing(String),
+}
+
+/// Publishes all partitions. One is active at a time: a second one is kept out by the expected sequences.
+pub struct Publisher {
+    log: Log,
+    options: PgConnectOptions,
+    client: async_nats::Client,
+    settings: Settings,
+    progress: Progress,
+    status: watch::Sender<Status>,
+}
+
+/// Where publishing stands.
+struct Checkpoint {
+    published: Vec<Position>,
+    stream_sequence: u64,
+}
+
+impl Publisher {
+    pub fn new(log: Log, service: &PgConnectOptions, client: async_nats::Client, settings: Settings) -> Self {
+        let options = session(service, NAME).options([
+            ("synchronous_commit", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            ("enable_seqscan", "off"),
+            ("plan_cache_mode", "force_generic_plan"),
+        ]);
+        let progress = Progress::new(log.partitions());
+        Self { log, options, client, settings, progress, status: watch::Sender::new(Status::Starting) }
+    }
+
+    /// What has been published and acknowledged.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Works until the shutdown.
+    pub async fn run(self, shutdown: CancellationToken) {
+        loop {
+            let outcome = tokio::select! {
+                () = shutdown.cancelled() => return,
+                outcome = self.follow() => outcome,
+            };
+            let Err(error) = outcome else { return };
+            let text = chain(&error);
+            let failing = Status::Failing(text.clone());
+            if self.status.send_replace(failing.clone()) != failing {
+                tracing::warn!(error = %text, "publishing failed; trying again, nothing is lost");
+            }
+            metrics::counter!("rollcall_publisher_failures_total").increment(1);
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
+            }
+        }
+    }
+
+    async fn follow(&self) -> Result<(), Error> {
+        let context = jetstream::ContextBuilder::new()
+            .timeout(ACK_WITHIN)
+            .max_ack_inflight(usize::try_from(BATCH_EVENTS_MAX).expect("a small number") * 2)
+            .build(self.client.clone());
+        let stream = stream::open(&context, &self.settings).await?;
+        let mut connection = PgConnection::connect_with(&self.options).await?;
+        let mut news = self.log.heads().news();
+        let stored = self.read_checkpoint(&mut connection).await?;
+        let mut at = stream::resume(&stream, &self.log, &stored.published, stored.stream_sequence)
+            .await
+            .map(|(published, stream_sequence)| Checkpoint { published, stream_sequence })?;
+        self.store_checkpoint(&mut connection, &stored, &at).await?;
+        self.status.send_replace(Status::Publishing);
+        loop {
+            news.borrow_and_update();
+            let spans = self.spans(&at);
+            if spans.is_empty() {
+                if news.changed().await.is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
+            let before = Checkpoint { published: at.published.clone(), stream_sequence: at.stream_sequence };
+            at.stream_sequence = self.publish(&mut connection, &context, &spans, at.stream_sequence).await?;
+            for span in &spans {
+                at.published[usize::from(span.partition)] = span.until;
+            }
+            self.store_checkpoint(&mut connection, &before, &at).await?;
+        }
+    }
+
+    fn spans(&self, at: &Checkpoint) -> Vec<Span> {
+        let behind = |partition: u16| {
+            let (after, until) = (at.published[usize::from(partition)], self.log.heads().position(partition));
+            (until > after).then_some(Span { partition, after, until })
+        };
+        let mut spans: Vec<Span> = (0..self.log.partitions()).filter_map(behind).collect();
+        let each = BATCH_EVENTS_MAX / spans.len().max(1) as u64;
+        for span in &mut spans {
+            span.until = span.until.min(span.after + each.max(1));
+        }
+        spans
+    }
+
+    /// Publishes the spans and waits for all acknowledgements; the stream's last sequence then.
+    async fn publish(
+        &self,
+        connection: &mut PgConnection,
+        context: &jetstream::Context,
+        spans: &[Span],
+        mut last: u64,
+    ) -> Result<u64, Error> {
+        let events = tail::read_spans(connection, spans).await?;
+        let source = format!("/rollcall/{}", self.log.log_id());
+        let mut acks = Vec::with_capacity(events.len());
+        for event in &events {
+            let (subject, publish) = message::of_event(event, &source, last)?;
+            last += 1;
+            acks.push((last, context.send_publish(subject, publish).await?));
+        }
+        for (expected, ack) in acks {
+            let ack = ack.await?;
+            if ack.sequence != expected {
+                return Err(Error::Misplaced { expected, found: ack.sequence });
+            }
+        }
+        metrics::counter!("rollcall_published_events_total").increment(events.len() as u64);
+        Ok(last)
+    }
+
+    async fn read_checkpoint(&self, connection: &mut PgConnection) -> Result<Checkpoint, Error> {
+        let published = checkpoint::read(connection, NAME, VERSION).await?;
+        if published.len() != usize::from(self.log.partitions()) {
+            return Err(sqlx::Error::RowNotFound.into());
+        }
+        let sequence: i64 = sqlx::query_scalar("SELECT stream_sequence FROM projections.published")
+            .fetch_one(connection)
+            .await?;
+        Ok(Checkpoint { published, stream_sequence: u64::try_from(sequence).unwrap_or_default() })
+    }
+
+    /// Moves the checkpoint; another process that moved it meanwhile wins.
+    async fn store_checkpoint(
+        &self,
+        connection: &mut PgConnection,
+        before: &Checkpoint,
+        after: &Checkpoint,
+    ) -> Result<(), Error> {
+        let moves = before.published.iter().zip(&after.published).zip(0_u16..);
+        let spans: Vec<Span> = moves
+            .filter(|((before, after), _)| before != after)
+            .map(|((&after, &until), partition)| Span { partition, after, until })
+            .collect();
+        let mut transaction = connection.begin().await?;
+        let ours = checkpoint::advance(&mut transaction, NAME, VERSION, &spans).await?;
+        if !ours {
+            return Err(Error::Overtaken);
+        }
+        sqlx::query("UPDATE projections.published SET stream_sequence = $1")
+            .bind(after.stream_sequence.cast_signed())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        for (partition, &position) in (0..).zip(&after.published) {
+            self.progress.advance(partition, position);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! Makes the read models' tables. Each version of a read model owns a schema (`profiles_1`), so that a rebuild can fill
+//! a new one beside the old.
+
+use sqlx::{Connection, Executor, PgConnection, postgres::PgConnectOptions};
+
+use crate::{audit, profiles, publisher};
+
+/// A read model's place in the database.
+pub struct Schema {
+    pub name: &'static str,
+    pub version: i32,
+    /// SQL that makes its tables; `{schema}` stands for its schema.
+    pub tables: &'static str,
+}
+
+impl Schema {
+    /// `profiles_1`.
+    pub fn qualifier(&self) -> String {
+        format!("{}_{}", self.name, self.version)
+    }
+
+    /// SQL with `{schema}` put in.
+    pub fn sql(&self, template: &str) -> String {
+        template.replace("{schema}", &self.qualifier())
+    }
+}
+
+/// The read models that live in PostgreSQL.
+const SCHEMAS: [&Schema; 2] = [&profiles::SCHEMA, &audit::SCHEMA];
+
+const CHECKPOINTS: &str = "
+    CREATE SCHEMA IF NOT EXISTS projections;
+    CREATE TABLE IF NOT EXISTS projections.checkpoints (
+        projection text    NOT NULL,
+        version    integer NOT NULL,
+        partition  integer NOT NULL,
+        position   bigint  NOT NULL,
+        PRIMARY KEY (projection, version, partition)
+    ) WITH (fillfactor = 20, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+    -- How far the JetStream stream has come: its last sequence when the publisher's checkpoints were written.
+    CREATE TABLE IF NOT EXISTS projections.published (
+        only_row        boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+        stream_sequence bigint  NOT NULL
+    );
+    INSERT INTO projections.published (stream_sequence) VALUES (0) ON CONFLICT DO NOTHING;";
+
+/// Advisory lock that makes concurrent starts take turns; "projecti" in ASCII.
+const TURN: i64 = 0x7072_6f6a_6563_7469;
+
+/// Makes what is missing, with the owner's rights; safe to run twice and at once.
+///
+/// # Errors
+/// Where the database refuses.
+pub async fn migrate(
+    owner: &PgConnectOptions,
+    service_role: &str,
+    partitions: u16,
+) -> Result<(), sqlx::Error> {
+    let mut connection = PgConnection::connect_with(owner).await?;
+    sqlx::query("SELECT pg_advisory_lock($1)").bind(TURN).execute(&mut connection).await?;
+    connection.execute("SET client_min_messages = warning").await?;
+    let mut transaction = connection.begin().await?;
+    transaction.execute(CHECKPOINTS).await?;
+    grant(&mut transaction, "projections", service_role).await?;
+    for schema in SCHEMAS {
+        let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)")
+            .bind(schema.qualifier())
+            .fetch_one(&mut *transaction)
+            .await?;
+        if !exists {
+            transaction.execute(schema.sql("CREATE SCHEMA {schema}").as_str()).await?;
+            transaction.execute(schema.sql(schema.tables).as_str()).await?;
+        }
+        grant(&mut transaction, &schema.qualifier(), service_role).await?;
+    }
+    let kept = SCHEMAS.iter().map(|schema| (schema.name, schema.version));
+    for (name, version) in kept.chain([(publisher::NAME, publisher::VERSION)]) {
+        sqlx::query(
+            "INSERT INTO projections.checkpoints (projection, version, partition, position)
+             SELECT $1, $2, p, 0 FROM generate_series(0, $3 - 1) AS p ON CONFLICT DO NOTHING",
+        )
+        .bind(name)
+        .bind(version)
+        .bind(i32::from(partitions))
+        .execute(&mut *transaction)
+        .await?;
+    }
+    transaction.commit().await?;
+    connection.close().await
+}
+
+async fn grant(connection: &mut PgConnection, schema: &str, role: &str) -> Result<(), sqlx::Error> {
+    // Identifiers cannot be bound; all of these are made by this program.
+    connection
+        .execute(
+            format!(
+                "GRANT USAGE ON SCHEMA {schema} TO {role};
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}"
+            )
+            .as_str(),
+        )
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Read your writes: a query waits for what its token saw, and answers with what it saw itself.
+
+use std::time::Duration;
+
+use rollcall_edge::{
+    Problem,
+    problem::{FieldError, code},
+    token::{ConsistencyToken, HEADER, Tokens},
+};
+use rollcall_projections::Progress;
+use uuid::Uuid;
+
+/// How long a query waits for its projection.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+const RETRY_AFTER_S: u32 = 1;
+
+/// What a query has seen of the log: the token that it was sent, and the rows that it read.
+pub(crate) struct Seen(ConsistencyToken);
+
+impl Seen {
+    /// Waits until the projection has passed the token, on one partition or on all that it names.
+    ///
+    /// # Errors
+    /// 503 `projection-behind` after two seconds; 400 for a token of another log.
+    pub async fn wait(
+        tokens: Tokens,
+        log_id: Uuid,
+        progress: &Progress,
+        partition: Option<u16>,
+    ) -> Result<Self, Problem> {
+        let Some(token) = tokens.0 else { return Ok(Self(ConsistencyToken::empty(log_id))) };
+        if token.log_id() != log_id {
+            let detail = "is of another log than this service's: drop it";
+            return Err(Problem::new(code::MALFORMED_TOKEN, format!("Consistency-Token {detail}"))
+                .with_error(FieldError::parameter(HEADER.as_str(), detail)));
+        }
+        let wanted = token.positions().iter().copied();
+        let wanted = wanted.filter(|(named, _)| partition.is_none_or(|partition| partition == *named));
+        if progress.wait(wanted, WAIT_MAX).await {
+            return Ok(Self(token));
+        }
+        Err(Problem::new(code::PROJECTION_BEHIND, "the read model has not reached the token's position yet")
+            .with_retry_after_s(RETRY_AFTER_S))
+    }
+
+    /// Takes note of a row.
+    pub fn row(&mut self, partition: u16, position: u64) {
+        // Partitions of a log are fewer than a token has room for.
+        let _ = self.0.advance(partition, position);
+    }
+
+    pub fn token(&self) -> &ConsistencyToken {
+        &self.0
+    }
+}

@@ -1,0 +1,68 @@
+//! Where the master key is kept: a file of 64 hexadecimal digits with mode 0600.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+};
+
+use rand::Rng;
+use rollcall_event_store::{
+    keys::{MASTER_KEY_BYTES, MasterKey},
+    migrate::MasterKeySource,
+};
+
+/// The file that an operator named, or the one in the data directory, which is made at the first start.
+pub struct KeyFile {
+    pub path: PathBuf,
+    /// The operator's own file is never made for them: a typing error would make a second key.
+    pub named: bool,
+}
+
+impl MasterKeySource for KeyFile {
+    fn existing(&self) -> Result<Option<MasterKey>, String> {
+        if !self.path.exists() {
+            return Ok(None);
+        }
+        MasterKey::read(&self.path).map(Some).map_err(|error| chain(&error))
+    }
+
+    fn create(&self) -> Result<MasterKey, String> {
+        let path = self.path.display();
+        if self.named {
+            return Err(format!(
+                "there is no master key at {path} (ROLLCALL_MASTER_KEY_FILE): make one with \
+                 \"openssl rand -hex 32 > {path}\" and keep it safe"
+            ));
+        }
+        let mut bytes = [0; MASTER_KEY_BYTES];
+        rand::rng().fill_bytes(&mut bytes);
+        // Whole or not at all: a key that is cut short would lock everybody out.
+        let unfinished = self.path.with_extension("key.new");
+        let written = || -> std::io::Result<()> {
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+            writeln!(file, "{}", hex::encode(bytes))?;
+            file.sync_all()?;
+            fs::rename(&unfinished, &self.path)?;
+            match self.path.parent() {
+                Some(directory) => fs::File::open(directory)?.sync_all(),
+                None => Ok(()),
+            }
+        };
+        written().map_err(|error| format!("the master key cannot be written to {path}: {error}"))?;
+        Ok(MasterKey::new(&bytes))
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
