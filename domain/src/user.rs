@@ -40,7 +40,7 @@ use crate::value::{
 };
 
 /// Bounds on what one user holds.
-pub const TRAITS_MAX: usize = 100;
+pub const TRAITS_MAX: usize = 500;
 pub const ASSOCIATIONS_MAX: usize = 500;
 pub const CATEGORIES_MAX: usize = 100;
 pub const EXTERNAL_IDS_MAX: usize = 20;

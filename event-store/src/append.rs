@@ -159,7 +159,6 @@ impl Handle {
             mpsc::error::TrySendError::Full(_) => Error::Overloaded,
             mpsc::error::TrySendError::Closed(_) => Error::Stopping,
         })?;
-        metrics::gauge!("rollcall_append_queue").set(self.depth() as f64);
         answer.await.unwrap_or(Err(Error::Unknown))
     }
 

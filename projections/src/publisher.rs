@@ -1,7 +1,7 @@
 //! The publisher: a projector whose read model is a JetStream stream.
 //!
-//! Shape: spans of the log -> messages, pipelined, each naming the stream sequence that it expects before it -> acks ->
-//! checkpoint.
+//! Shape: spans of the log -> messages, pipelined, each naming the stream sequence that it expects before it -> the last
+//! one's ack -> checkpoint.
 //!
 //! At least once, in order within a partition. The expected sequence keeps a publisher that was frozen from publishing
 //! old positions again, and nothing overtakes; on a mismatch it reads the stream's tail and resumes there. JetStream is a
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use stream::{Error as StreamError, Settings, check};
 
+use self::message::Message;
 use crate::{checkpoint, progress::Progress, projector::chain};
 
 pub const NAME: &str = "publisher";
@@ -38,6 +39,8 @@ pub enum Error {
     Tail(#[from] tail::Error),
     #[error("NATS did not take the events")]
     Publish(#[from] jetstream::context::PublishError),
+    #[error("events could not be sent to NATS")]
+    Send(#[source] async_nats::PublishError),
     #[error(transparent)]
     Stream(#[from] stream::Error),
     #[error(transparent)]
@@ -118,10 +121,7 @@ impl Publisher {
     }
 
     async fn follow(&self) -> Result<(), Error> {
-        let context = jetstream::ContextBuilder::new()
-            .timeout(ACK_WITHIN)
-            .max_ack_inflight(usize::try_from(BATCH_EVENTS_MAX).expect("a small number") * 2)
-            .build(self.client.clone());
+        let context = jetstream::ContextBuilder::new().timeout(ACK_WITHIN).build(self.client.clone());
         let stream = stream::open(&context, &self.settings).await?;
         let mut connection = PgConnection::connect_with(&self.options).await?;
         let mut news = self.log.heads().news();
@@ -162,30 +162,34 @@ impl Publisher {
         spans
     }
 
-    /// Publishes the spans and waits for all acknowledgements; the stream's last sequence then.
+    /// Publishes the spans and waits until all of it is stored; the stream's last sequence then.
+    ///
+    /// Each message names the sequence that it expects before it, so that the acknowledgement of the last one is an
+    /// acknowledgement of all: had one been refused, every later one would have been refused with it.
     async fn publish(
         &self,
         connection: &mut PgConnection,
         context: &jetstream::Context,
         spans: &[Span],
-        mut last: u64,
+        last: u64,
     ) -> Result<u64, Error> {
         let events = tail::read_spans(connection, spans).await?;
         let source = format!("/rollcall/{}", self.log.log_id());
-        let mut acks = Vec::with_capacity(events.len());
-        for event in &events {
-            let (subject, publish) = message::of_event(event, &source, last)?;
-            last += 1;
-            acks.push((last, context.send_publish(subject, publish).await?));
+        let Some((final_event, before)) = events.split_last() else { return Ok(last) };
+        let mut sequence = last;
+        for event in before {
+            let Message { subject, headers, body } = Message::of_event(event, &source, sequence)?;
+            self.client.publish_with_headers(subject, headers, body).await.map_err(Error::Send)?;
+            sequence += 1;
         }
-        for (expected, ack) in acks {
-            let ack = ack.await?;
-            if ack.sequence != expected {
-                return Err(Error::Misplaced { expected, found: ack.sequence });
-            }
+        let Message { subject, headers, body } = Message::of_event(final_event, &source, sequence)?;
+        let ack = context.publish_with_headers(subject, headers, body).await?.await?;
+        sequence += 1;
+        if ack.sequence != sequence {
+            return Err(Error::Misplaced { expected: sequence, found: ack.sequence });
         }
         metrics::counter!("rollcall_published_events_total").increment(events.len() as u64);
-        Ok(last)
+        Ok(sequence)
     }
 
     async fn read_checkpoint(&self, connection: &mut PgConnection) -> Result<Checkpoint, Error> {

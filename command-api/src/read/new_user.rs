@@ -21,13 +21,15 @@ pub(crate) fn new_user(
     let id = members.text(problems, "id", UserId::parse);
     let email = members.required_text(problems, "email", Email::parse);
     let kind = members.text(problems, "kind", kind).unwrap_or_default();
+    let nameless = ["given_name", "family_name", "display_name"]
+        .into_iter()
+        .all(|name| members.raw(name).is_none_or(|raw| raw.get() == "null"));
+    if nameless {
+        members.refuse(problems, "given_name", "one of given_name, family_name and display_name is required");
+    }
     let given_name = members.text(problems, "given_name", Name::parse);
     let family_name = members.text(problems, "family_name", Name::parse);
     let display_name = members.text(problems, "display_name", Name::parse);
-    let named = [&given_name, &family_name, &display_name].into_iter().any(Option::is_some);
-    if !named && problems.is_empty() {
-        members.refuse(problems, "given_name", "one of given_name, family_name and display_name is required");
-    }
     let phone = members.text(problems, "phone", Phone::parse);
     let address = members.object(problems, "address").map(|nested| address(nested, problems));
     let locale = members.text(problems, "locale", Locale::parse);

@@ -30,7 +30,8 @@ pub(crate) fn item(raw: &RawValue, pointer: String, fresh: UserId) -> Result<Ite
     let id = envelope.text(&mut problems, "id", UserId::parse);
     let version = envelope.unsigned(&mut problems, "if_match");
     let data = envelope.object(&mut problems, "data");
-    let data_pointer = envelope.pointer_to("data");
+    let (data_pointer, id_pointer, type_pointer) =
+        (envelope.pointer_to("data"), envelope.pointer_to("id"), envelope.pointer_to("type"));
     envelope.finish(&mut problems);
     let command = problems.into_value(command)?;
     let data = match data {
@@ -46,19 +47,20 @@ pub(crate) fn item(raw: &RawValue, pointer: String, fresh: UserId) -> Result<Ite
         };
         return Ok(Item { target, wish: Wish::CreateUser(Box::new(user)), reason, if_match });
     }
-    let Wished { wish, reason } = of_user(&command, data)?;
-    let target = id.map(Target::Named).ok_or_else(|| refused("/id", "is required".to_owned()))?;
+    let Wished { wish, reason } =
+        of_user(&command, data).unwrap_or_else(|| Err(refused(type_pointer, format!("must be {TYPES}"))))?;
+    let target = id.map(Target::Named).ok_or_else(|| refused(id_pointer, "is required".to_owned()))?;
     Ok(Item { target, wish, reason, if_match })
 }
 
-fn refused(pointer: &str, detail: String) -> Problem {
+fn refused(pointer: String, detail: String) -> Problem {
     Problem::new(code::INVALID_MEMBERS, "one member is not as it must be; see `errors`")
         .with_error(FieldError::pointer(pointer, detail))
 }
 
-/// The wish of a command on a user that exists.
-fn of_user(command: &str, data: Members<'_>) -> Result<Wished<Wish>, Problem> {
-    match command {
+/// The wish of a command on a user that exists; none for a type that there is not.
+fn of_user(command: &str, data: Members<'_>) -> Option<Result<Wished<Wish>, Problem>> {
+    Some(match command {
         "UpdateUser" => members(data.named("UpdateUser"), update_user),
         "ChangeEmail" => members(data.named("ChangeEmail"), change_email),
         "VerifyEmail" => members(data.named("VerifyEmail"), verify_email),
@@ -73,8 +75,8 @@ fn of_user(command: &str, data: Members<'_>) -> Result<Wished<Wish>, Problem> {
         "AcceptTerms" => members(data.named("AcceptTerms"), accept_terms),
         "DeactivateUser" => members(data.named("DeactivateUser"), |_, _| Some(Wish::DeactivateUser)),
         "ReactivateUser" => members(data.named("ReactivateUser"), |_, _| Some(Wish::ReactivateUser)),
-        _ => Err(refused("/type", format!("must be {TYPES}"))),
-    }
+        _ => return None,
+    })
 }
 
 pub(crate) fn update_user(members: &mut Members<'_>, problems: &mut Problems) -> Option<Wish> {

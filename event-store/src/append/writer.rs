@@ -72,6 +72,7 @@ impl Writer {
             }
             queue.extend(received.drain(..));
             let batch = Batch::collect(&mut queue);
+            metrics::gauge!("rollcall_append_queue").set((pending.len() + queue.len()) as f64);
             metrics::histogram!("rollcall_append_batch_appends").record(batch.leaders.len() as f64);
             let started = Instant::now();
             let outcomes = self.store(&batch.leaders).await;

@@ -1,7 +1,8 @@
 //! An event as a message: CloudEvents 1.0 in binary mode (NATS protocol binding). The body names what changed and holds
 //! no value about a person.
 
-use async_nats::{HeaderMap, jetstream::message::PublishMessage};
+use async_nats::HeaderMap;
+use bytes::Bytes;
 use rollcall_domain::{PersonalJson, Stored, UserEvent, stored};
 use rollcall_event_store::{Partition, Position, Recorded};
 use serde::Serialize;
@@ -46,51 +47,60 @@ fn subject(event: &Recorded) -> String {
     )
 }
 
-/// Subject and message of an event that must follow the stream's message `last`.
-pub(super) fn of_event(event: &Recorded, source: &str, last: u64) -> Result<(String, PublishMessage), Error> {
-    let place = |source| Error::Event { partition: event.partition, position: event.position, source };
-    if &*event.stream.aggregate_type != USER {
-        return Err(Error::Aggregate { partition: event.partition, position: event.position });
-    }
-    // Read without its personal members, as if erased: the publisher has no key and needs none.
-    let erased = PersonalJson::Erased;
-    let typed =
-        UserEvent::restore(&event.event_type, &event.event_version, &event.payload, erased).map_err(place)?;
-    let clear = typed.payload();
-    let body = Body {
-        id: &event.stream.aggregate_id,
-        tenant: &event.stream.tenant,
-        version: event.sequence,
-        changed: typed.changed(),
-        data: inner(&clear),
-    };
-    let body = serde_json::to_vec(&body).expect("text and numbers are JSON");
+/// A message on its way.
+pub(super) struct Message {
+    pub subject: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
 
-    let metadata = Metadata::of(event);
-    let id = event.event_id.to_string();
-    let mut headers = HeaderMap::new();
-    headers.insert("Nats-Msg-Id", id.as_str());
-    headers.insert("ce-specversion", "1.0");
-    headers.insert("ce-id", id.as_str());
-    headers.insert(SOURCE_HEADER, source);
-    headers.insert("ce-type", event.event_type.as_str());
-    headers.insert("ce-subject", &*event.stream.aggregate_id);
-    headers.insert("ce-time", rfc3339(event.recorded_at));
-    headers.insert("ce-sequence", event.sequence.to_string());
-    headers.insert(PARTITION_HEADER, event.partition.to_string());
-    headers.insert(POSITION_HEADER, event.position.to_string());
-    headers.insert("content-type", "application/json");
-    for (name, value) in [
-        ("ce-correlationid", metadata.correlation_id),
-        ("ce-causationid", metadata.causation_id),
-        ("traceparent", metadata.traceparent),
-    ] {
-        if let Some(value) = value {
-            headers.insert(name, value);
+impl Message {
+    /// The message of an event that must follow the stream's message `last`.
+    pub fn of_event(event: &Recorded, source: &str, last: u64) -> Result<Self, Error> {
+        let place = |source| Error::Event { partition: event.partition, position: event.position, source };
+        if &*event.stream.aggregate_type != USER {
+            return Err(Error::Aggregate { partition: event.partition, position: event.position });
         }
+        // Read without its personal members, as if erased: the publisher has no key and needs none.
+        let erased = PersonalJson::Erased;
+        let typed = UserEvent::restore(&event.event_type, &event.event_version, &event.payload, erased)
+            .map_err(place)?;
+        let clear = typed.payload();
+        let body = Body {
+            id: &event.stream.aggregate_id,
+            tenant: &event.stream.tenant,
+            version: event.sequence,
+            changed: typed.changed(),
+            data: inner(&clear),
+        };
+        let body = serde_json::to_vec(&body).expect("text and numbers are JSON");
+
+        let metadata = Metadata::of(event);
+        let id = event.event_id.to_string();
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", id.as_str());
+        headers.insert("ce-specversion", "1.0");
+        headers.insert("ce-id", id.as_str());
+        headers.insert(SOURCE_HEADER, source);
+        headers.insert("ce-type", event.event_type.as_str());
+        headers.insert("ce-subject", &*event.stream.aggregate_id);
+        headers.insert("ce-time", rfc3339(event.recorded_at));
+        headers.insert("ce-sequence", event.sequence.to_string());
+        headers.insert(PARTITION_HEADER, event.partition.to_string());
+        headers.insert(POSITION_HEADER, event.position.to_string());
+        headers.insert("content-type", "application/json");
+        for (name, value) in [
+            ("ce-correlationid", metadata.correlation_id),
+            ("ce-causationid", metadata.causation_id),
+            ("traceparent", metadata.traceparent),
+        ] {
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
+        }
+        headers.insert("Nats-Expected-Last-Sequence", last.to_string());
+        Ok(Self { subject: subject(event), headers, body: body.into() })
     }
-    let message = PublishMessage::build().headers(headers).payload(body.into()).expected_last_sequence(last);
-    Ok((subject(event), message))
 }
 
 /// The members of `{"UserCreated":{…}}`.
