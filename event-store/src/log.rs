@@ -139,6 +139,14 @@ impl Log {
         &self.0.heads
     }
 
+    /// Asks the database for the heads, for who must know and not merely have heard.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn refresh_heads(&self) -> Result<(), sqlx::Error> {
+        tail::refresh(&self.0.pool, &self.0.heads).await.map(drop)
+    }
+
     /// Connections for reading what is not on a hot path.
     pub fn pool(&self) -> &PgPool {
         &self.0.pool

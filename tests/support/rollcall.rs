@@ -64,9 +64,11 @@ pub fn data_directory() -> tempfile::TempDir {
 pub fn command(directory: &Path, setup: &Setup) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
     let open = |name| fs::OpenOptions::new().create(true).append(true).open(directory.join(name)).unwrap();
+    command.arg("up");
+    if !setup.arguments.iter().any(|argument| argument == "--http") {
+        command.args(["--http", "127.0.0.1:0"]);
+    }
     command
-        .arg("up")
-        .args(["--http", "127.0.0.1:0"])
         .arg("--data-dir")
         .arg(directory.join("data"))
         .arg("--ready-file")
@@ -84,7 +86,7 @@ pub fn command(directory: &Path, setup: &Setup) -> Command {
 }
 
 /// Spawns from a thread that lives as long as the program: a parent-death signal comes when the *thread* ends.
-fn spawn(mut command: Command) -> Child {
+pub fn spawn(mut command: Command) -> Child {
     type Job = (Command, mpsc::Sender<std::io::Result<Child>>);
     static SPAWNER: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
@@ -119,8 +121,7 @@ impl Rollcall {
     /// Starts and waits until everything serves. Panics with what it said where it does not.
     pub fn start(setup: Setup) -> Self {
         let owned = setup.directory.is_none().then(data_directory);
-        let directory =
-            setup.directory.clone().unwrap_or_else(|| owned.as_ref().unwrap().path().to_owned());
+        let directory = setup.directory.clone().unwrap_or_else(|| owned.as_ref().unwrap().path().to_owned());
         let ready_file = directory.join("ready.json");
         let _ = fs::remove_file(&ready_file);
         let mut child = spawn(command(&directory, &setup));
@@ -132,7 +133,11 @@ impl Rollcall {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("rollcall ended ({status}): {}", read(&directory.join("stderr.log")));
             }
-            assert!(Instant::now() < deadline, "rollcall is not ready: {}", read(&directory.join("stderr.log")));
+            assert!(
+                Instant::now() < deadline,
+                "rollcall is not ready: {}",
+                read(&directory.join("stderr.log"))
+            );
             thread::sleep(Duration::from_millis(20));
         };
         Self { child, directory, ready, _owned: owned }
@@ -182,6 +187,11 @@ impl Rollcall {
         self.child.kill().unwrap();
         let status = self.child.wait().unwrap();
         assert_eq!(status.signal(), Some(9));
+    }
+
+    /// Waits until it has ended by itself or by somebody's signal.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
     }
 
     /// SIGTERM, and how it ended and how long that took.

@@ -108,6 +108,8 @@ pub(super) async fn resume(
     if last == checkpoint_sequence {
         return Ok((checkpoint.to_vec(), last));
     }
+    // Another process may have published what this one has not heard of yet.
+    log.refresh_heads().await.map_err(|error| Error::Stream(Box::new(error)))?;
     let source = format!("/rollcall/{}", log.log_id());
     let mut published = Vec::with_capacity(checkpoint.len());
     for (partition, &known) in (0_u16..).zip(checkpoint) {
