@@ -96,10 +96,14 @@ impl Executor {
             Err(failure) => failure,
         };
         // A replay beats every refusal: what was done once is answered as it was then.
-        if let Some(idempotency) = idempotency
-            && let Some(replay) = self.find_replay(call, idempotency).await?
-        {
-            return replayed(replay, idempotency);
+        if let Some(idempotency) = idempotency {
+            match self.find_replay(call, idempotency).await {
+                Ok(Some(replay)) => return replayed(replay, idempotency),
+                Ok(None) => {}
+                // An unknown outcome stays unknown, whatever failed after it.
+                Err(_) if matches!(failure, Failure::Append(append::Error::Unknown)) => {}
+                Err(problem) => return Err(problem),
+            }
         }
         Err(match failure {
             Failure::Refused(problem) => *problem,

@@ -4,7 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::log::session;
@@ -14,6 +17,8 @@ const QUEUE_MAX: usize = 16_384;
 /// Requests that one statement serves at most.
 const BATCH_MAX: usize = 256;
 const ATTEMPTS_MAX: u32 = 3;
+/// How long the server may take to connect or to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// One statement that reads for many.
@@ -158,7 +163,7 @@ impl<F: Fetch> Worker<F> {
         loop {
             let connection = match &mut self.connection {
                 Some(connection) => connection,
-                None => match PgConnection::connect_with(&self.options).await {
+                None => match connect(&self.options).await {
                     Ok(connection) => self.connection.insert(connection),
                     Err(_) if attempt < ATTEMPTS_MAX => {
                         attempt += 1;
@@ -168,7 +173,16 @@ impl<F: Fetch> Worker<F> {
                     Err(error) => return Err(Error::Unreachable(Arc::new(error))),
                 },
             };
-            match self.fetch.fetch(connection, keys).await {
+            let Ok(fetched) = timeout(ANSWER_WITHIN, self.fetch.fetch(connection, keys)).await else {
+                // A half-open connection gives no other sign.
+                self.connection = None;
+                if attempt == ATTEMPTS_MAX {
+                    return Err(Error::Unreachable(Arc::new(timed_out())));
+                }
+                attempt += 1;
+                continue;
+            };
+            match fetched {
                 Ok(values) => return Ok(values),
                 Err(error) => {
                     let retry = F::transient(&error) && attempt < ATTEMPTS_MAX;
@@ -181,4 +195,12 @@ impl<F: Fetch> Worker<F> {
             }
         }
     }
+}
+
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    timeout(ANSWER_WITHIN, PgConnection::connect_with(options)).await.unwrap_or_else(|_| Err(timed_out()))
+}
+
+fn timed_out() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }

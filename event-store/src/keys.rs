@@ -134,11 +134,6 @@ impl Keys {
         self.0.cache.insert(subject.clone(), key.clone());
     }
 
-    /// Drops a subject's key: its erasure was seen in the log.
-    pub fn forget(&self, subject: &StreamId) {
-        self.0.cache.invalidate(subject);
-    }
-
     pub(crate) fn unwrap(&self, subject: &StreamId, wrapped: &[u8]) -> Result<DataKey, Error> {
         let key = DataKey::unwrap(&self.0.master, subject, wrapped)?;
         self.remember(subject, &key);

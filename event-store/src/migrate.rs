@@ -109,7 +109,9 @@ pub async fn migrate(
     check_server(&mut connection).await?;
 
     sqlx::query("SELECT pg_advisory_lock($1)").bind(TURN).execute(&mut connection).await?;
-    connection.execute("CREATE SCHEMA IF NOT EXISTS log; SET search_path = log").await?;
+    connection
+        .execute("SET client_min_messages = warning; CREATE SCHEMA IF NOT EXISTS log; SET search_path = log")
+        .await?;
     MIGRATIONS.run(&mut connection).await.map_err(|error| match error {
         MigrateError::VersionMissing(version) => Error::SchemaNewer(version),
         other => Error::Migrate(other),
@@ -143,10 +145,7 @@ async fn check_server(connection: &mut PgConnection) -> Result<(), Error> {
     Ok(())
 }
 
-async fn settle_meta(
-    connection: &mut PgConnection,
-    options: Options,
-) -> Result<(Uuid, Partition), sqlx::Error> {
+async fn settle_meta(connection: &mut PgConnection, options: Options) -> Result<(Uuid, Partition), Error> {
     sqlx::query(
         "WITH made AS (
              INSERT INTO log.meta (log_id, partitions, hash) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
@@ -159,7 +158,11 @@ async fn settle_meta(
     .bind(HASH)
     .execute(&mut *connection)
     .await?;
-    let row = sqlx::query("SELECT log_id, partitions FROM log.meta").fetch_one(connection).await?;
+    let row = sqlx::query("SELECT log_id, partitions, hash FROM log.meta").fetch_one(connection).await?;
+    let hash: String = row.try_get(2)?;
+    if hash != HASH {
+        return Err(Error::Hash { found: hash });
+    }
     let partitions = Partition::try_from(row.try_get::<i32, _>(1)?).expect("the table checks the number");
     Ok((row.try_get(0)?, partitions))
 }

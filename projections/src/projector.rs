@@ -9,7 +9,7 @@
 //! asynchronously: a crash of the server may undo the last transactions, rows and checkpoint alike, and the log, which
 //! is synchronous, gives the events again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rollcall_event_store::{Log, Partition, Position, keys, session, tail, tail::Span};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
@@ -70,8 +70,8 @@ pub struct Projector<P> {
     options: PgConnectOptions,
     progress: Progress,
     applied: Vec<Position>,
-    /// Partitions that stopped at an event, until the next attempt.
-    stopped: Vec<bool>,
+    /// When partitions that stopped at an event are tried again.
+    stopped: Vec<Option<Instant>>,
 }
 
 impl<P: Projection> Projector<P> {
@@ -90,7 +90,7 @@ impl<P: Projection> Projector<P> {
             options,
             progress: Progress::new(partitions),
             applied: Vec::new(),
-            stopped: vec![false; usize::from(partitions)],
+            stopped: vec![None; usize::from(partitions)],
         }
     }
 
@@ -134,8 +134,8 @@ impl<P: Projection> Projector<P> {
                             return Ok(());
                         }
                     }
-                    // A partition that stopped is tried again, whatever else happens.
-                    () = tokio::time::sleep(RETRY_PAUSE_MAX) => self.stopped.fill(false),
+                    // A partition that stopped is tried again, news or no news.
+                    () = tokio::time::sleep(RETRY_PAUSE_MAX) => {}
                 }
                 continue;
             }
@@ -166,7 +166,7 @@ impl<P: Projection> Projector<P> {
             "a partition cannot be projected any further; someone must look at it"
         );
         metrics::counter!("rollcall_projection_stops_total", "projection" => P::SCHEMA.name).increment(1);
-        self.stopped[usize::from(partition)] = true;
+        self.stopped[usize::from(partition)] = Some(Instant::now() + RETRY_PAUSE_MAX);
     }
 
     /// What is new, within the bound of a batch.
@@ -174,11 +174,8 @@ impl<P: Projection> Projector<P> {
         let behind = |partition: Partition| {
             let after = self.applied[usize::from(partition)];
             let head = self.log.heads().position(partition);
-            (head > after && !self.stopped[usize::from(partition)]).then_some(Span {
-                partition,
-                after,
-                until: head,
-            })
+            let waits = self.stopped[usize::from(partition)].is_some_and(|until| Instant::now() < until);
+            (head > after && !waits).then_some(Span { partition, after, until: head })
         };
         let mut spans: Vec<Span> = (0..self.log.partitions()).filter_map(behind).collect();
         let each = BATCH_EVENTS_MAX / spans.len().max(1) as u64;

@@ -3,8 +3,8 @@
 //! Shape: spans of the log -> messages, pipelined, each naming the stream sequence that it expects before it -> the last
 //! one's ack -> checkpoint.
 //!
-//! At least once, in order within a partition. The expected sequence keeps a publisher that was frozen from publishing
-//! old positions again, and nothing overtakes; on a mismatch it reads the stream's tail and resumes there. JetStream is a
+//! At least once, in order within a partition. What each message expects before it keeps a publisher that was frozen from
+//! publishing old positions again, and nothing overtakes; on a mismatch it reads the stream's tail and resumes there. JetStream is a
 //! cache: what it lost is published again from the log.
 
 mod message;
@@ -164,8 +164,9 @@ impl Publisher {
 
     /// Publishes the spans and waits until all of it is stored; the stream's last sequence then.
     ///
-    /// Each message names the sequence that it expects before it, so that the acknowledgement of the last one is an
-    /// acknowledgement of all: had one been refused, every later one would have been refused with it.
+    /// The first message names the sequence that the stream must stand at; each further one also names the message
+    /// before it. A second publisher at the same time may fill sequences, but cannot stand between two messages of a
+    /// batch, so the acknowledgement of the last one is an acknowledgement of all.
     async fn publish(
         &self,
         connection: &mut PgConnection,
@@ -175,18 +176,20 @@ impl Publisher {
     ) -> Result<u64, Error> {
         let events = tail::read_spans(connection, spans).await?;
         let source = format!("/rollcall/{}", self.log.log_id());
-        let Some((final_event, before)) = events.split_last() else { return Ok(last) };
         let mut sequence = last;
-        for event in before {
-            let Message { subject, headers, body } = Message::of_event(event, &source, sequence)?;
-            self.client.publish_with_headers(subject, headers, body).await.map_err(Error::Send)?;
+        let mut previous = None;
+        for (place, event) in events.iter().enumerate() {
+            let Message { subject, headers, body } = Message::of_event(event, &source, sequence, previous)?;
             sequence += 1;
-        }
-        let Message { subject, headers, body } = Message::of_event(final_event, &source, sequence)?;
-        let ack = context.publish_with_headers(subject, headers, body).await?.await?;
-        sequence += 1;
-        if ack.sequence != sequence {
-            return Err(Error::Misplaced { expected: sequence, found: ack.sequence });
+            previous = Some(event.event_id);
+            if place + 1 < events.len() {
+                self.client.publish_with_headers(subject, headers, body).await.map_err(Error::Send)?;
+                continue;
+            }
+            let ack = context.publish_with_headers(subject, headers, body).await?.await?;
+            if ack.sequence != sequence {
+                return Err(Error::Misplaced { expected: sequence, found: ack.sequence });
+            }
         }
         metrics::counter!("rollcall_published_events_total").increment(events.len() as u64);
         Ok(sequence)

@@ -99,5 +99,5 @@ fn overloaded() -> Problem {
 
 pub(super) fn unavailable(error: &(dyn std::error::Error + 'static)) -> Problem {
     tracing::warn!(error, "a command could not be executed");
-    Problem::unavailable("the database cannot be reached; nothing was changed", RETRY_AFTER_S)
+    Problem::unavailable("the database cannot be reached; nothing was changed by this request", RETRY_AFTER_S)
 }

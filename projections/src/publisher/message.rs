@@ -7,6 +7,7 @@ use rollcall_domain::{PersonalJson, Stored, UserEvent, stored};
 use rollcall_event_store::{Partition, Position, Recorded};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use crate::{
     profile::rfc3339,
@@ -55,8 +56,14 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// The message of an event that must follow the stream's message `last`.
-    pub fn of_event(event: &Recorded, source: &str, last: u64) -> Result<Self, Error> {
+    /// The message of an event that must follow the stream's message number `last`, which, inside a batch, must be that
+    /// of the event `previous`.
+    pub fn of_event(
+        event: &Recorded,
+        source: &str,
+        last: u64,
+        previous: Option<Uuid>,
+    ) -> Result<Self, Error> {
         let place = |source| Error::Event { partition: event.partition, position: event.position, source };
         if &*event.stream.aggregate_type != USER {
             return Err(Error::Aggregate { partition: event.partition, position: event.position });
@@ -99,6 +106,9 @@ impl Message {
             }
         }
         headers.insert("Nats-Expected-Last-Sequence", last.to_string());
+        if let Some(previous) = previous {
+            headers.insert("Nats-Expected-Last-Msg-Id", previous.to_string());
+        }
         Ok(Self { subject: subject(event), headers, body: body.into() })
     }
 }
