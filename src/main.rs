@@ -9,6 +9,10 @@ use std::io::IsTerminal;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+/// Commands come and go by the ten thousand a second, each with dozens of small values.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// An event-sourced user service: every change to a user is an immutable event.
 #[derive(Parser)]
 #[command(version)]

@@ -91,7 +91,8 @@ impl Executor {
         reason: Option<rollcall_domain::Reason>,
     ) -> Result<Done, Problem> {
         let command = UserCommand { wish, reason, may_rectify: call.may_rectify() };
-        let failure = match self.decide_and_append(call, if_match, idempotency, target, &command).await {
+        let claimed = refusal::Claimed::of(&command.wish);
+        let failure = match self.decide_and_append(call, if_match, idempotency, target, command).await {
             Ok(done) => return Ok(done),
             Err(failure) => failure,
         };
@@ -107,7 +108,7 @@ impl Executor {
         }
         Err(match failure {
             Failure::Refused(problem) => *problem,
-            Failure::Append(error) => refusal::of_append(error, &self.log, call, &command.wish),
+            Failure::Append(error) => refusal::of_append(error, &self.log, call, claimed),
         })
     }
 
@@ -117,7 +118,7 @@ impl Executor {
         if_match: &IfMatch,
         idempotency: Option<Idempotency>,
         target: Target,
-        command: &UserCommand,
+        command: UserCommand,
     ) -> Result<Done, Failure> {
         let streams = Streams::<UserCodec>::new(self.log.clone(), call.principal.tenant.shared());
         let id = target.id().to_string();
@@ -135,7 +136,7 @@ impl Executor {
             if exists && !if_match.allows(context.version()) {
                 return Err(refusal::precondition_failed(context.version()).into());
             }
-            let outcome = self.attempt(&streams, context, call, idempotency, status, command).await;
+            let outcome = self.attempt(&streams, context, call, idempotency, status, command.clone()).await;
             match outcome {
                 Err(Failure::Append(append::Error::Conflict)) => match if_match {
                     IfMatch::Absent if decisions < DECISIONS_MAX => {}
@@ -158,13 +159,13 @@ impl Executor {
         call: &Call,
         idempotency: Option<Idempotency>,
         status: u16,
-        command: &UserCommand,
+        command: UserCommand,
     ) -> Result<Done, Failure> {
         if context.erased() {
             return Err(Problem::new(code::GONE, "the user was erased").into());
         }
         let sink = EventSink::default();
-        context.aggregate.handle(command.clone(), &(), &sink).await.map_err(refusal::of_rule)?;
+        context.aggregate.handle(command, &(), &sink).await.map_err(refusal::of_rule)?;
         let events = sink.collect().await;
         let id = context.stream().aggregate_id.to_string();
         let version = context.version() + events.len() as u64;

@@ -149,6 +149,13 @@ impl<F: Fetch> Worker<F> {
                         let _ = reply.send(Ok(value));
                     }
                 }
+                // One of them is at fault: each alone, so that it fails alone.
+                Err(Error::Fetch(error)) if keys.len() > 1 && !F::transient(&error) => {
+                    for (key, reply) in keys.iter().zip(replies) {
+                        let alone = self.read(std::slice::from_ref(key)).await;
+                        let _ = reply.send(alone.and_then(|mut values| values.pop().ok_or(Error::Stopping)));
+                    }
+                }
                 Err(error) => {
                     for reply in replies {
                         let _ = reply.send(Err(error.clone()));
@@ -184,13 +191,15 @@ impl<F: Fetch> Worker<F> {
             };
             match fetched {
                 Ok(values) => return Ok(values),
-                Err(error) => {
-                    let retry = F::transient(&error) && attempt < ATTEMPTS_MAX;
+                Err(error) if F::transient(&error) && attempt < ATTEMPTS_MAX => {
                     self.connection = None;
-                    if !retry {
-                        return Err(Error::Fetch(Arc::new(error)));
-                    }
                     attempt += 1;
+                }
+                Err(error) => {
+                    if F::transient(&error) {
+                        self.connection = None;
+                    }
+                    return Err(Error::Fetch(Arc::new(error)));
                 }
             }
         }

@@ -22,13 +22,23 @@ fn user_id(segment: &str) -> Result<String, Problem> {
 fn unreadable(error: &(dyn std::error::Error + 'static)) -> Problem {
     let mut cause = Some(error);
     while let Some(source) = cause {
-        if let Some(sqlx_error) = source.downcast_ref::<sqlx::Error>()
-            && !matches!(sqlx_error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
-        {
+        if source.downcast_ref::<sqlx::Error>().is_some_and(away) {
             tracing::warn!(error, "a query could not be answered");
             return Problem::unavailable("the database cannot be read", 1);
         }
         cause = source.source();
     }
     Problem::internal(error)
+}
+
+/// Whether waiting may help: not where a row cannot be decoded, or the statement itself is at fault (SQLSTATE classes 22,
+/// data exception, and 42, syntax or access).
+fn away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => false,
+        sqlx::Error::Database(error) => {
+            error.code().is_none_or(|code| !(code.starts_with("22") || code.starts_with("42")))
+        }
+        _ => true,
+    }
 }

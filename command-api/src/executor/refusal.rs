@@ -1,6 +1,6 @@
 //! The one place that maps refusals to problems.
 
-use rollcall_domain::{Refusal, Wish};
+use rollcall_domain::{Email, Refusal, Wish};
 use rollcall_edge::{
     Problem,
     problem::{FieldError, code},
@@ -9,6 +9,22 @@ use rollcall_event_store::{Log, append, gather, streams::LoadError};
 
 use super::Failure;
 use crate::Call;
+
+/// What a wish would claim, for saying which claim was taken.
+pub(super) struct Claimed {
+    email: Option<Email>,
+}
+
+impl Claimed {
+    pub fn of(wish: &Wish) -> Self {
+        let email = match wish {
+            Wish::CreateUser(user) => Some(user.email.clone()),
+            Wish::ChangeEmail { email } => Some(email.clone()),
+            _ => None,
+        };
+        Self { email }
+    }
+}
 
 /// A second is enough for a database that restarts or a queue that is full.
 const RETRY_AFTER_S: u32 = 1;
@@ -54,20 +70,16 @@ pub(super) fn of_load(error: LoadError) -> Failure {
     problem.into()
 }
 
-pub(super) fn of_append(error: append::Error, log: &Log, call: &Call, wish: &Wish) -> Problem {
+pub(super) fn of_append(error: append::Error, log: &Log, call: &Call, claimed: Claimed) -> Problem {
     match error {
         append::Error::Conflict => {
             Problem::new(code::CONFLICT, "the user was changed by other commands at the same time; try again")
                 .with_retry_after_s(RETRY_AFTER_S)
         }
         append::Error::ClaimTaken(digest) => {
-            let email = match wish {
-                Wish::CreateUser(user) => Some(&user.email),
-                Wish::ChangeEmail { email } => Some(email),
-                _ => None,
-            };
             let tenant = call.principal.tenant.as_str();
-            let of_email = email
+            let of_email = claimed
+                .email
                 .is_some_and(|email| log.keys().digest(tenant, "email", email.as_str().as_bytes()) == digest);
             if of_email {
                 Problem::new(code::EMAIL_TAKEN, "another user of this tenant has this email")

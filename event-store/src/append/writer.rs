@@ -104,12 +104,13 @@ impl Writer {
                             outcomes[index] = Some(Err(error.clone()));
                         }
                     }
+                    Failure::Races if appends.len() == 1 => outcomes[open[0]] = Some(Err(Error::Conflict)),
                     Failure::Poison(error) if appends.len() == 1 => {
                         tracing::error!(%error, "an append was refused by the database");
                         outcomes[open[0]] = Some(Err(Error::Database(Arc::new(error))));
                     }
                     // One of them is at fault: each alone, so that it fails alone.
-                    Failure::Poison(_) => {
+                    Failure::Races | Failure::Poison(_) => {
                         for index in open {
                             let alone = std::slice::from_ref(&batch[index]);
                             outcomes[index] = Box::pin(self.store(alone)).await.pop();
@@ -226,6 +227,8 @@ struct Attempt {
 enum Failure {
     Again,
     All(Error),
+    /// What looked like a race does not end.
+    Races,
     Poison(sqlx::Error),
 }
 
@@ -233,7 +236,7 @@ impl Attempt {
     fn raced(&mut self) -> Failure {
         self.probe_all = true;
         self.races += 1;
-        if self.races > RACES_MAX { Failure::All(Error::Conflict) } else { Failure::Again }
+        if self.races > RACES_MAX { Failure::Races } else { Failure::Again }
     }
 
     async fn connection_lost(&mut self, error: &sqlx::Error, sent: bool) -> Failure {

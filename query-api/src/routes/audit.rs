@@ -1,13 +1,13 @@
 //! Who changed what, when and why.
 
 use axum::extract::{RawQuery, State};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use http::StatusCode;
 use rollcall_edge::{
     Problem,
     fallback::PathText,
     openapi::{CallerHeaders, PageParams, QueryProblems, TokenHeader, tags},
-    principal::{Caller, ReadAudit},
+    principal::{Caller, ReadAudit, Subject},
     problem::code,
     query::{PageToken, Query},
     respond::Json,
@@ -75,11 +75,11 @@ pub(crate) async fn list_audit(
     RawQuery(query): RawQuery,
 ) -> Result<Json, Problem> {
     let mut query = Query::parse(query.as_deref())?;
-    let text = |text: &str| if text.is_empty() { Err("must not be empty") } else { Ok(text.to_owned()) };
     let filter = Filter {
-        actor: query.parse_one("actor", text),
+        actor: query
+            .parse_one("actor", |text| Subject::parse(text).map(|subject| subject.as_str().to_owned())),
         event_type: query.parse_one("type", rollcall_projections::audit::event_type),
-        import_id: query.parse_one("import", text),
+        import_id: query.parse_one("import", import_id),
         from: query.parse_one("from", instant),
         to: query.parse_one("to", instant),
     };
@@ -178,10 +178,23 @@ fn place(key: &[u8]) -> Option<Place> {
     let (at, rest) = key.split_first_chunk::<8>()?;
     let (partition, rest) = rest.split_first_chunk::<2>()?;
     Some(Place {
-        recorded_at: DateTime::from_timestamp_micros(i64::from_be_bytes(*at))?,
+        recorded_at: DateTime::from_timestamp_micros(i64::from_be_bytes(*at)).filter(recordable)?,
         partition: u16::from_be_bytes(*partition),
         position: version_key(rest)?,
     })
+}
+
+/// RFC 3339 ends with the year 9999, and PostgreSQL's range ends later on both sides.
+fn recordable(at: &DateTime<Utc>) -> bool {
+    (0..=9999).contains(&at.year())
+}
+
+fn import_id(text: &str) -> Result<String, &'static str> {
+    let taken = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if text.is_empty() || text.len() > 128 || !text.bytes().all(taken) {
+        return Err("must be 1 to 128 of the characters A-Z, a-z, 0-9, '.', '_' and '-'");
+    }
+    Ok(text.to_owned())
 }
 
 fn instant(text: &str) -> Result<DateTime<Utc>, &'static str> {

@@ -202,14 +202,17 @@ async fn page(
     page_token: Option<PageToken>,
 ) -> Result<Json, Problem> {
     let after = match &page_token {
-        Some(token) => Some(std::str::from_utf8(token.key()).map_err(|_| bad_page_token())?),
+        Some(token) => {
+            let key = std::str::from_utf8(token.key()).map_err(|_| bad_page_token())?;
+            Some(user_id(key).map_err(|_| bad_page_token())?)
+        }
         None => None,
     };
     let mut seen = Seen::wait(tokens, api.log_id, &api.profiles_progress, None).await?;
     let tenant = caller.tenant.as_str();
     let page = api
         .profiles
-        .list(tenant, filter, after, page_size as usize)
+        .list(tenant, filter, after.as_deref(), page_size as usize)
         .await
         .map_err(|error| unreadable(&error))?;
     let next = page.next_after.map(|after| PageToken::encode(after.as_bytes()));
