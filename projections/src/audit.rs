@@ -1,5 +1,5 @@
-//! Audit: who changed which user when, across users. Rows point at events; values and reasons stay in the log, where
-//! they are sealed, and are opened for the reader who may see them.
+//! Audit: who changed what when, across users. Rows point at events; values and reasons stay in the log, where they are
+//! sealed, and are opened for the reader who may see them. One user's history is that user's stream, read from the log.
 
 mod queries;
 
@@ -19,18 +19,15 @@ pub const SCHEMA: Schema = Schema {
     tables: "
         CREATE TABLE {schema}.entries (
             position       bigint           NOT NULL,
-            sequence       bigint           NOT NULL,
             recorded_at    timestamptz      NOT NULL,
             partition      integer          NOT NULL,
             tenant_id      text COLLATE \"C\" NOT NULL,
             aggregate_type text COLLATE \"C\" NOT NULL,
-            aggregate_id   text COLLATE \"C\" NOT NULL,
             event_type     text COLLATE \"C\" NOT NULL,
             actor          text COLLATE \"C\",
             import_id      text COLLATE \"C\",
-            PRIMARY KEY (tenant_id, aggregate_type, aggregate_id, sequence)
+            PRIMARY KEY (tenant_id, recorded_at, partition, position)
         );
-        CREATE INDEX entries_time ON {schema}.entries (tenant_id, recorded_at, partition, position);
         CREATE INDEX entries_actor ON {schema}.entries (tenant_id, actor, recorded_at, partition, position);
         CREATE INDEX entries_import ON {schema}.entries (tenant_id, import_id, recorded_at, partition, position)
             WHERE import_id IS NOT NULL;",
@@ -45,10 +42,10 @@ impl Default for Audit {
     fn default() -> Self {
         Self {
             insert: SCHEMA.sql(
-                "INSERT INTO {schema}.entries (position, sequence, recorded_at, partition, tenant_id, aggregate_type,
-                                               aggregate_id, event_type, actor, import_id)
-                 SELECT e.position, e.sequence, e.recorded_at, e.partition, e.tenant_id, e.aggregate_type,
-                        e.aggregate_id, e.event_type, e.metadata->>'actor', e.metadata->>'import_id'
+                "INSERT INTO {schema}.entries (position, recorded_at, partition, tenant_id, aggregate_type, event_type,
+                                               actor, import_id)
+                 SELECT e.position, e.recorded_at, e.partition, e.tenant_id, e.aggregate_type, e.event_type,
+                        e.metadata->>'actor', e.metadata->>'import_id'
                  FROM unnest($1::int4[], $2::int8[], $3::int8[]) AS s(partition, after, until)
                  CROSS JOIN LATERAL (
                      SELECT * FROM log.events l

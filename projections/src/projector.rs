@@ -19,6 +19,8 @@ use crate::{checkpoint, progress::Progress, schema::Schema};
 
 /// Events that one transaction applies at most.
 const BATCH_EVENTS_MAX: u64 = 4_000;
+/// How long events may gather at most before the next batch.
+const GATHER_MAX: Duration = Duration::from_millis(15);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -142,8 +144,12 @@ impl<P: Projection> Projector<P> {
             if shutdown.is_cancelled() {
                 return Ok(());
             }
+            let begun = Instant::now();
             match self.batch(&mut connection, &spans).await {
-                Ok(()) => *pause = RETRY_PAUSE_MIN,
+                Ok(()) => {
+                    *pause = RETRY_PAUSE_MIN;
+                    self.gather(begun.elapsed(), &spans).await;
+                }
                 Err(error) if error.transient() => return Err(error),
                 Err(error) if spans.len() == 1 => self.stop(spans[0].partition, &error),
                 Err(_) => {
@@ -157,6 +163,14 @@ impl<P: Projection> Projector<P> {
                     }
                 }
             }
+        }
+    }
+
+    /// Lets events gather for as long as the last batch took. A batch costs round trips whatever its size, so a busy
+    /// machine makes larger ones, and an idle one waits for next to nothing. Who is far behind does not wait.
+    async fn gather(&self, took: Duration, spans: &[Span]) {
+        if spans.iter().map(Span::events).sum::<u64>() < BATCH_EVENTS_MAX / 4 {
+            tokio::time::sleep(took.min(GATHER_MAX)).await;
         }
     }
 

@@ -29,6 +29,8 @@ pub const VERSION: i32 = 1;
 /// Events that are on their way at once at most.
 const BATCH_EVENTS_MAX: u64 = 1_000;
 const ACK_WITHIN: Duration = Duration::from_secs(5);
+/// How often an idle publisher looks whether its stream is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
@@ -135,8 +137,14 @@ impl Publisher {
             news.borrow_and_update();
             let spans = self.spans(&at);
             if spans.is_empty() {
-                if news.changed().await.is_err() {
-                    return Ok(());
+                tokio::select! {
+                    changed = news.changed() => {
+                        if changed.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    // A stream that was deleted, or a server that lost it, says nothing by itself.
+                    () = tokio::time::sleep(LOOK_EVERY) => stream::still_at(&stream, at.stream_sequence).await?,
                 }
                 continue;
             }

@@ -28,19 +28,28 @@ impl Seen {
         progress: &Progress,
         partition: Option<u16>,
     ) -> Result<Self, Problem> {
-        let Some(token) = tokens.0 else { return Ok(Self(ConsistencyToken::empty(log_id))) };
-        if token.log_id() != log_id {
-            let detail = "is of another log than this service's: drop it";
-            return Err(Problem::new(code::MALFORMED_TOKEN, format!("Consistency-Token {detail}"))
-                .with_error(FieldError::parameter(HEADER.as_str(), detail)));
-        }
-        let wanted = token.positions().iter().copied();
+        let seen = Self::of_log(tokens, log_id)?;
+        let wanted = seen.0.positions().iter().copied();
         let wanted = wanted.filter(|(named, _)| partition.is_none_or(|partition| partition == *named));
         if progress.wait(wanted, WAIT_MAX).await {
-            return Ok(Self(token));
+            return Ok(seen);
         }
         Err(Problem::new(code::PROJECTION_BEHIND, "the read model has not reached the token's position yet")
             .with_retry_after_s(RETRY_AFTER_S))
+    }
+
+    /// For queries that read the log itself, which is never behind a token.
+    ///
+    /// # Errors
+    /// 400 for a token of another log.
+    pub fn of_log(tokens: Tokens, log_id: Uuid) -> Result<Self, Problem> {
+        let Some(token) = tokens.0 else { return Ok(Self(ConsistencyToken::empty(log_id))) };
+        if token.log_id() == log_id {
+            return Ok(Self(token));
+        }
+        let detail = "is of another log than this service's: drop it";
+        Err(Problem::new(code::MALFORMED_TOKEN, format!("Consistency-Token {detail}"))
+            .with_error(FieldError::parameter(HEADER.as_str(), detail)))
     }
 
     /// Takes note of a row.

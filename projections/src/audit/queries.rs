@@ -85,7 +85,7 @@ impl Queries {
         Self { log }
     }
 
-    /// A user's history, newest first, from below a version.
+    /// A user's history, newest first, from below a version; straight from the log, so never behind.
     ///
     /// # Errors
     /// Where the database cannot be read.
@@ -96,12 +96,14 @@ impl Queries {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Page, Error> {
-        let mut query = select(tenant);
-        query.push(" AND a.aggregate_id = ").push_bind(id);
-        if let Some(before) = before {
-            query.push(" AND a.sequence < ").push_bind(before.cast_signed());
-        }
-        query.push(" ORDER BY a.sequence DESC LIMIT ").push_bind(fetch_limit(limit));
+        let stream = StreamId::new(tenant, USER, id);
+        let before = before.map_or(i64::MAX, u64::cast_signed);
+        let mut query = QueryBuilder::new(EVENT);
+        query.push(" FROM log.events e WHERE e.partition = ");
+        query.push_bind(i32::from(stream.partition(self.log.partitions())));
+        query.push(" AND e.tenant_id = ").push_bind(tenant).push(" AND e.aggregate_type = ").push_bind(USER);
+        query.push(" AND e.aggregate_id = ").push_bind(id).push(" AND e.sequence < ").push_bind(before);
+        query.push(" ORDER BY e.sequence DESC LIMIT ").push_bind(fetch_limit(limit));
         self.read(tenant, query, limit).await
     }
 
@@ -209,13 +211,16 @@ impl Queries {
     }
 }
 
+/// What is read of an event.
+const EVENT: &str =
+    "SELECT e.aggregate_id, e.sequence, e.partition, e.position, e.event_id, e.event_type, e.event_version,
+    e.payload::text, e.personal, e.metadata::text, e.recorded_at";
+
 /// The entries of a tenant's users with their events, which the primary key of the log finds.
 fn select<'a>(tenant: &'a str) -> QueryBuilder<'a, Postgres> {
-    let mut query = QueryBuilder::new(SCHEMA.sql(
-        "SELECT a.aggregate_id, a.sequence, a.partition, a.position, e.event_id, e.event_type, e.event_version,
-                e.payload::text, e.personal, e.metadata::text, e.recorded_at
-         FROM {schema}.entries a
-         JOIN log.events e ON e.partition = a.partition AND e.position = a.position
+    let mut query = QueryBuilder::new(EVENT);
+    query.push(SCHEMA.sql(
+        " FROM {schema}.entries a JOIN log.events e ON e.partition = a.partition AND e.position = a.position
          WHERE a.tenant_id = ",
     ));
     query.push_bind(tenant).push(" AND a.aggregate_type = ").push_bind(USER);

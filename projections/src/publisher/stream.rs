@@ -46,6 +46,8 @@ pub enum Error {
          the stream so that it is filled again"
     )]
     Foreign { found: String },
+    #[error("the stream {STREAM} stands at {found} and not at {expected}")]
+    Moved { expected: u64, found: u64 },
     #[error(
         "the stream {STREAM} is ahead of the log (partition {partition}: {published} > {head}): the log was restored to \
          an earlier point"
@@ -105,20 +107,23 @@ pub(super) async fn resume(
 ) -> Result<(Vec<Position>, u64), Error> {
     let info: Info = stream.get_info().await.map_err(|error| Error::Stream(Box::new(error)))?;
     let last = info.state.last_sequence;
+    let source = format!("/rollcall/{}", log.log_id());
     if last == checkpoint_sequence {
+        // As long as ours is not yet ours.
+        last_position(stream, ">", &source).await?;
         return Ok((checkpoint.to_vec(), last));
     }
     // Another process may have published what this one has not heard of yet.
     log.refresh_heads().await.map_err(|error| Error::Stream(Box::new(error)))?;
-    let source = format!("/rollcall/{}", log.log_id());
     let mut published = Vec::with_capacity(checkpoint.len());
     for (partition, &known) in (0_u16..).zip(checkpoint) {
-        let position = match last_position(stream, partition, &source).await? {
-            Some(position) => position,
-            // Nothing there: expired, where the stream went on; lost, where it is behind the checkpoint.
-            None if last < checkpoint_sequence => 0,
-            None => known,
-        };
+        let position =
+            match last_position(stream, &format!("rollcall.events.*.*.*.{partition}"), &source).await? {
+                Some(position) => position,
+                // Nothing there: expired, where the stream went on; lost, where it is behind the checkpoint.
+                None if last < checkpoint_sequence => 0,
+                None => known,
+            };
         let head = log.heads().position(partition);
         if position > head {
             return Err(Error::Ahead { partition, published: position, head });
@@ -129,10 +134,18 @@ pub(super) async fn resume(
     Ok((published, last))
 }
 
-/// The position of the partition's last message.
-async fn last_position(stream: &Stream, partition: u16, source: &str) -> Result<Option<Position>, Error> {
-    let subject = format!("rollcall.events.*.*.*.{partition}");
-    let message = match stream.get_last_raw_message_by_subject(&subject).await {
+/// Whether the stream still stands where this publisher left it.
+pub(super) async fn still_at(stream: &Stream, sequence: u64) -> Result<(), Error> {
+    let info = stream.get_info().await.map_err(|error| Error::Stream(Box::new(error)))?;
+    if info.state.last_sequence == sequence {
+        return Ok(());
+    }
+    Err(Error::Moved { expected: sequence, found: info.state.last_sequence })
+}
+
+/// The position of the last message with a subject, which must be this log's.
+async fn last_position(stream: &Stream, subject: &str, source: &str) -> Result<Option<Position>, Error> {
+    let message = match stream.get_last_raw_message_by_subject(subject).await {
         Ok(message) => message,
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
         Err(error) => return Err(Error::Stream(Box::new(error))),

@@ -43,8 +43,7 @@ pub(crate) async fn get_history(
     let id = user_id(&id)?;
     let (page_size, before) = paging(query.as_deref(), version_key)?;
     let tenant = caller.tenant.as_str();
-    let partition = api.profiles.partition(tenant, &id);
-    let seen = Seen::wait(tokens, api.log_id, &api.audit_progress, Some(partition)).await?;
+    let seen = Seen::of_log(tokens, api.log_id)?;
     let page = api.audit.history(tenant, &id, before, page_size).await.map_err(|error| unreadable(&error))?;
     if page.entries.is_empty() && before.is_none() {
         return Err(Problem::not_found());
@@ -115,9 +114,7 @@ pub(crate) async fn get_events(
     let id = user_id(&id)?;
     let (page_size, after) = paging(query.as_deref(), version_key)?;
     let tenant = caller.tenant.as_str();
-    let partition = api.profiles.partition(tenant, &id);
-    // The log itself is read, which is never behind a token.
-    let mut seen = Seen::wait(tokens, api.log_id, &api.audit_progress, Some(partition)).await?;
+    let mut seen = Seen::of_log(tokens, api.log_id)?;
     let mut events = api
         .audit
         .events(tenant, &id, after.unwrap_or_default(), page_size + 1)
