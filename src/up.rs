@@ -6,7 +6,7 @@
 mod nats;
 mod ready;
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use axum::serve::ListenerExt;
@@ -20,7 +20,6 @@ use rollcall_projections::{
     publisher::{self, Publisher},
     schema,
 };
-use sqlx::postgres::PgConnectOptions;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -135,7 +134,7 @@ async fn start(options: Options) -> anyhow::Result<Running> {
     let path = options.master_key_file.unwrap_or_else(|| directory.path().join("master.key"));
     let provisioned =
         migrate::migrate(&owner_url, migrate::Options::default(), &KeyFile { path, named }).await?;
-    let owner = PgConnectOptions::from_str(&owner_url).context("DATABASE_URL")?;
+    let owner = migrate::parse_url(&owner_url)?;
     schema::migrate(&owner, provisioned.service.get_username(), provisioned.partitions)
         .await
         .context("the read models' tables could not be made")?;

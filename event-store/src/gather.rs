@@ -4,28 +4,23 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
-use tokio::{
-    sync::{Mutex, mpsc, oneshot},
-    time::timeout,
-};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::log::session;
+use crate::log::{bounded, session};
 
 /// Requests that wait for their turn at most; more are refused at once.
 const QUEUE_MAX: usize = 16_384;
 /// Requests that one statement serves at most.
 const BATCH_MAX: usize = 256;
 const ATTEMPTS_MAX: u32 = 3;
-/// How long the server may take to connect or to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// One statement that reads for many.
 pub trait Fetch: Clone + Send + Sync + 'static {
     type Key: Send + Sync + 'static;
     type Value: Send + 'static;
-    type Error: std::error::Error + Send + Sync + 'static;
+    type Error: std::error::Error + From<sqlx::Error> + Send + Sync + 'static;
 
     /// Answers with one value for each key, in the keys' order.
     fn fetch(
@@ -170,7 +165,7 @@ impl<F: Fetch> Worker<F> {
         loop {
             let connection = match &mut self.connection {
                 Some(connection) => connection,
-                None => match connect(&self.options).await {
+                None => match bounded(PgConnection::connect_with(&self.options)).await {
                     Ok(connection) => self.connection.insert(connection),
                     Err(_) if attempt < ATTEMPTS_MAX => {
                         attempt += 1;
@@ -180,16 +175,7 @@ impl<F: Fetch> Worker<F> {
                     Err(error) => return Err(Error::Unreachable(Arc::new(error))),
                 },
             };
-            let Ok(fetched) = timeout(ANSWER_WITHIN, self.fetch.fetch(connection, keys)).await else {
-                // A half-open connection gives no other sign.
-                self.connection = None;
-                if attempt == ATTEMPTS_MAX {
-                    return Err(Error::Unreachable(Arc::new(timed_out())));
-                }
-                attempt += 1;
-                continue;
-            };
-            match fetched {
+            match bounded(self.fetch.fetch(connection, keys)).await {
                 Ok(values) => return Ok(values),
                 Err(error) if F::transient(&error) && attempt < ATTEMPTS_MAX => {
                     self.connection = None;
@@ -204,12 +190,4 @@ impl<F: Fetch> Worker<F> {
             }
         }
     }
-}
-
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    timeout(ANSWER_WITHIN, PgConnection::connect_with(options)).await.unwrap_or_else(|_| Err(timed_out()))
-}
-
-fn timed_out() -> sqlx::Error {
-    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }

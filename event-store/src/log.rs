@@ -191,14 +191,28 @@ pub fn session(service: &PgConnectOptions, name: &str) -> PgConnectOptions {
         .statement_cache_capacity(64)
         .options([
             ("idle_in_transaction_session_timeout", "5s"),
-            ("statement_timeout", "30s"),
-            ("lock_timeout", "10s"),
+            ("statement_timeout", "10s"),
+            ("lock_timeout", "5s"),
             ("tcp_keepalives_idle", "10"),
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
             ("jit", "off"),
         ])
         .disable_statement_logging()
+}
+
+/// How long the server may take to answer: longer than a session's `statement_timeout`.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+
+/// Work on a connection that must end in time. A connection that died without a word (a frozen host, a firewall that
+/// forgot it) gives no other sign; after a timeout it is in an unknown state and must be dropped.
+///
+/// # Errors
+/// Those of the work, and an IO error of kind `TimedOut`.
+pub async fn bounded<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    tokio::time::timeout(ANSWER_WITHIN, work)
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into()))
 }
 
 async fn check_meta(connection: &mut PgConnection, expected: Uuid) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use crate::{
-    Partition,
+    Partition, bounded,
     keys::{Keys, MasterKey},
 };
 
@@ -60,9 +60,9 @@ pub trait MasterKeySource {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("DATABASE_URL is not a PostgreSQL URL (postgres://user:password@host:port/database)")]
-    Url(#[source] sqlx::Error),
-    #[error("PostgreSQL cannot be reached at {at}")]
-    Unreachable { at: String, source: sqlx::Error },
+    Url,
+    #[error("PostgreSQL cannot be reached at {at}: {why}")]
+    Unreachable { at: String, why: String },
     #[error("the database is PostgreSQL {found}; Rollcall needs 15 or newer")]
     TooOld { found: String },
     #[error(
@@ -104,7 +104,7 @@ pub async fn migrate(
     options: Options,
     source: &dyn MasterKeySource,
 ) -> Result<Provisioned, Error> {
-    let owner = PgConnectOptions::from_str(owner).map_err(Error::Url)?.application_name("rollcall-migrate");
+    let owner = parse_url(owner)?.application_name("rollcall-migrate");
     let mut connection = connect(&owner).await?;
     check_server(&mut connection).await?;
 
@@ -127,10 +127,26 @@ pub async fn migrate(
     Ok(Provisioned { log_id, partitions, service, keys })
 }
 
+/// What a PostgreSQL URL says.
+///
+/// # Errors
+/// [`Error::Url`]; the driver itself takes every scheme for its own.
+pub fn parse_url(url: &str) -> Result<PgConnectOptions, Error> {
+    if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+        return Err(Error::Url);
+    }
+    // What the driver says of a URL may quote it, password and all.
+    PgConnectOptions::from_str(url).map_err(|_| Error::Url)
+}
+
 async fn connect(owner: &PgConnectOptions) -> Result<PgConnection, Error> {
-    PgConnection::connect_with(owner).await.map_err(|source| Error::Unreachable {
+    bounded(PgConnection::connect_with(owner)).await.map_err(|error| Error::Unreachable {
         at: format!("{}:{}", owner.get_host(), owner.get_port()),
-        source,
+        // The driver's message repeats its cause.
+        why: match error {
+            sqlx::Error::Io(cause) => cause.to_string(),
+            other => other.to_string(),
+        },
     })
 }
 

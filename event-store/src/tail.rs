@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Partition, Position, Recorded, StreamId};
+use crate::{Partition, Position, Recorded, StreamId, bounded};
 
 const POLL_BUSY: Duration = Duration::from_millis(25);
 const POLL_IDLE: Duration = Duration::from_millis(250);
@@ -66,7 +66,7 @@ impl Heads {
 
 /// Reads the heads once. True if there was news.
 pub(crate) async fn refresh(pool: &PgPool, heads: &Heads) -> Result<bool, sqlx::Error> {
-    let rows = sqlx::query("SELECT partition, position FROM log.partitions").fetch_all(pool).await?;
+    let rows = bounded(sqlx::query("SELECT partition, position FROM log.partitions").fetch_all(pool)).await?;
     let heads_now = rows.iter().map(|row| {
         let partition = Partition::try_from(row.try_get::<i32, _>(0)?).map_err(|_| decode("partition"))?;
         Ok((partition, unsigned(row.try_get::<i64, _>(1)?, "position")?))

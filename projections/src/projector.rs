@@ -5,13 +5,12 @@
 //! commit. When a batch fails for a reason that lies in an event, the partitions are tried one by one, so that the
 //! others go on; the one that fails stops there, loudly, and is tried again.
 //!
-//! If the process dies before the commit, nothing has happened; after it, everything has. Sessions commit
-//! asynchronously: a crash of the server may undo the last transactions, rows and checkpoint alike, and the log, which
-//! is synchronous, gives the events again.
+//! If the process dies before the commit, nothing has happened; after it, everything has, on disk: what a token has shown
+//! once it shows after a crash of the server as well.
 
 use std::time::{Duration, Instant};
 
-use rollcall_event_store::{Log, Partition, Position, keys, session, tail, tail::Span};
+use rollcall_event_store::{Log, Partition, Position, bounded, keys, session, tail, tail::Span};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -79,7 +78,6 @@ pub struct Projector<P> {
 impl<P: Projection> Projector<P> {
     pub fn new(projection: P, log: Log, service: &PgConnectOptions) -> Self {
         let options = session(service, P::SCHEMA.name).options([
-            ("synchronous_commit", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
             ("enable_seqscan", "off"),
@@ -122,9 +120,9 @@ impl<P: Projection> Projector<P> {
     }
 
     async fn follow(&mut self, shutdown: &CancellationToken, pause: &mut Duration) -> Result<(), Error> {
-        let mut connection = PgConnection::connect_with(&self.options).await?;
+        let mut connection = bounded(PgConnection::connect_with(&self.options)).await?;
         let mut news = self.log.heads().news();
-        self.read_checkpoints(&mut connection).await?;
+        bounded(self.read_checkpoints(&mut connection)).await?;
         loop {
             news.borrow_and_update();
             let spans = self.spans();
@@ -145,7 +143,7 @@ impl<P: Projection> Projector<P> {
                 return Ok(());
             }
             let begun = Instant::now();
-            match self.batch(&mut connection, &spans).await {
+            match bounded(self.batch(&mut connection, &spans)).await {
                 Ok(()) => {
                     *pause = RETRY_PAUSE_MIN;
                     self.gather(begun.elapsed(), &spans).await;
@@ -154,7 +152,7 @@ impl<P: Projection> Projector<P> {
                 Err(error) if spans.len() == 1 => self.stop(spans[0].partition, &error),
                 Err(_) => {
                     for span in spans {
-                        if let Err(error) = self.batch(&mut connection, &[span]).await {
+                        if let Err(error) = bounded(self.batch(&mut connection, &[span])).await {
                             if error.transient() {
                                 return Err(error);
                             }

@@ -1,7 +1,7 @@
 //! The publisher: a projector whose read model is a JetStream stream.
 //!
-//! Shape: spans of the log -> messages, pipelined, each naming the stream sequence that it expects before it -> the last
-//! one's ack -> checkpoint.
+//! Shape: spans of the log -> messages, pipelined, each naming the stream sequence that it expects before it -> acks ->
+//! checkpoint.
 //!
 //! At least once, in order within a partition. What each message expects before it keeps a publisher that was frozen from
 //! publishing old positions again, and nothing overtakes; on a mismatch it reads the stream's tail and resumes there. JetStream is a
@@ -13,7 +13,7 @@ mod stream;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use rollcall_event_store::{Log, Position, session, tail, tail::Span};
+use rollcall_event_store::{Log, Position, bounded, session, tail, tail::Span};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -41,8 +41,6 @@ pub enum Error {
     Tail(#[from] tail::Error),
     #[error("NATS did not take the events")]
     Publish(#[from] jetstream::context::PublishError),
-    #[error("events could not be sent to NATS")]
-    Send(#[source] async_nats::PublishError),
     #[error(transparent)]
     Stream(#[from] stream::Error),
     #[error(transparent)]
@@ -123,15 +121,18 @@ impl Publisher {
     }
 
     async fn follow(&self) -> Result<(), Error> {
-        let context = jetstream::ContextBuilder::new().timeout(ACK_WITHIN).build(self.client.clone());
+        let context = jetstream::ContextBuilder::new()
+            .timeout(ACK_WITHIN)
+            .max_ack_inflight(usize::try_from(BATCH_EVENTS_MAX).expect("a small number") * 2)
+            .build(self.client.clone());
         let stream = stream::open(&context, &self.settings).await?;
-        let mut connection = PgConnection::connect_with(&self.options).await?;
+        let mut connection = bounded(PgConnection::connect_with(&self.options)).await?;
         let mut news = self.log.heads().news();
-        let stored = self.read_checkpoint(&mut connection).await?;
+        let stored = bounded(self.read_checkpoint(&mut connection)).await?;
         let mut at = stream::resume(&stream, &self.log, &stored.published, stored.stream_sequence)
             .await
             .map(|(published, stream_sequence)| Checkpoint { published, stream_sequence })?;
-        self.store_checkpoint(&mut connection, &stored, &at).await?;
+        bounded(self.store_checkpoint(&mut connection, &stored, &at)).await?;
         self.status.send_replace(Status::Publishing);
         loop {
             news.borrow_and_update();
@@ -153,7 +154,7 @@ impl Publisher {
             for span in &spans {
                 at.published[usize::from(span.partition)] = span.until;
             }
-            self.store_checkpoint(&mut connection, &before, &at).await?;
+            bounded(self.store_checkpoint(&mut connection, &before, &at)).await?;
         }
     }
 
@@ -172,9 +173,9 @@ impl Publisher {
 
     /// Publishes the spans and waits until all of it is stored; the stream's last sequence then.
     ///
-    /// The first message names the sequence that the stream must stand at; each further one also names the message
-    /// before it. A second publisher at the same time may fill sequences, but cannot stand between two messages of a
-    /// batch, so the acknowledgement of the last one is an acknowledgement of all.
+    /// Each message names the sequence that it expects before it and, inside the batch, the message: nothing can stand
+    /// between two events of a partition. Each acknowledgement is read: with a second publisher at work, that of the last
+    /// message alone would not say that all before it are there.
     async fn publish(
         &self,
         connection: &mut PgConnection,
@@ -182,21 +183,21 @@ impl Publisher {
         spans: &[Span],
         last: u64,
     ) -> Result<u64, Error> {
-        let events = tail::read_spans(connection, spans).await?;
+        let events = bounded(tail::read_spans(connection, spans)).await?;
         let source = format!("/rollcall/{}", self.log.log_id());
+        let mut acks = Vec::with_capacity(events.len());
         let mut sequence = last;
         let mut previous = None;
-        for (place, event) in events.iter().enumerate() {
+        for event in &events {
             let Message { subject, headers, body } = Message::of_event(event, &source, sequence, previous)?;
             sequence += 1;
             previous = Some(event.event_id);
-            if place + 1 < events.len() {
-                self.client.publish_with_headers(subject, headers, body).await.map_err(Error::Send)?;
-                continue;
-            }
-            let ack = context.publish_with_headers(subject, headers, body).await?.await?;
-            if ack.sequence != sequence {
-                return Err(Error::Misplaced { expected: sequence, found: ack.sequence });
+            acks.push((sequence, context.publish_with_headers(subject, headers, body).await?));
+        }
+        for (expected, ack) in acks {
+            let found = ack.await?.sequence;
+            if found != expected {
+                return Err(Error::Misplaced { expected, found });
             }
         }
         metrics::counter!("rollcall_published_events_total").increment(events.len() as u64);

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Append, Appended, Error, Expected, Pending, Record, WrappedKey, batch::Batch};
 use crate::{
-    Position,
+    Position, bounded,
     claims::ClaimChange,
     keys::{Digest, Keys},
     log::session,
@@ -21,8 +21,6 @@ const STATEMENT: &str = include_str!("statement.sql");
 
 /// How long a batch is tried again after its connection was lost.
 const LOST_FOR_MAX: Duration = Duration::from_secs(10);
-/// How long the server may take to answer: longer than the session's statement_timeout.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// How often a batch is run again after a race with another process.
 const RACES_MAX: u32 = 16;
 
@@ -43,7 +41,6 @@ impl Writer {
             ("enable_mergejoin", "off"),
             ("enable_seqscan", "off"),
             ("plan_cache_mode", "force_generic_plan"),
-            ("statement_timeout", "15s"),
         ]);
         Self { options, connection: None, keys, heads, batch_appends_max }
     }
@@ -204,13 +201,6 @@ impl Writer {
         }
         self.heads.advance(stored.map(|(_, appended)| (appended.partition, appended.position)));
     }
-}
-
-/// A server that does not answer in time counts as lost: a half-open connection gives no other sign.
-async fn bounded<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(ANSWER_WITHIN, work)
-        .await
-        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
 }
 
 /// What a batch has been through.

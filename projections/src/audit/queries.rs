@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use rollcall_domain::{FieldChange, UserEvent};
 use rollcall_event_store::{
-    Log, Partition, Position, Recorded, StreamId,
+    Log, Partition, Position, Recorded, StreamId, bounded,
     keys::{self, Opened},
 };
 use serde::Serialize;
@@ -172,7 +172,7 @@ impl Queries {
         limit: usize,
     ) -> Result<Page, Error> {
         let mut connection = self.log.pool().acquire().await?;
-        let rows = query.build().fetch_all(&mut *connection).await?;
+        let rows = bounded(query.build().fetch_all(&mut *connection)).await?;
         let more = rows.len() > limit;
         let events = rows.iter().take(limit).map(|row| {
             Ok(Recorded {
@@ -200,7 +200,8 @@ impl Queries {
         connection: &mut PgConnection,
         events: Vec<Recorded>,
     ) -> Result<Vec<(Recorded, Opened)>, Error> {
-        let keys = self.log.keys().of_subjects(connection, events.iter().map(|event| &event.stream)).await?;
+        let subjects = events.iter().map(|event| &event.stream);
+        let keys = bounded(self.log.keys().of_subjects(connection, subjects)).await?;
         let mut opened = Vec::with_capacity(events.len());
         for event in events {
             let key = keys.get(&event.stream).ok_or_else(|| keys::Error::Missing(event.stream.clone()))?;

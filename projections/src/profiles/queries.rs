@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use rollcall_event_store::{
-    Log, Partition, Position, StreamId, gather,
+    Log, Partition, Position, StreamId, bounded, gather,
     keys::{self, Keys, SubjectKey},
 };
 use sqlx::{
@@ -95,7 +95,8 @@ impl Queries {
     pub async fn get_many(&self, tenant: &str, ids: &[String]) -> Result<Vec<Row>, Error> {
         let streams: Vec<StreamId> = ids.iter().map(|id| StreamId::new(tenant, USER, id.as_str())).collect();
         let mut connection = self.log.pool().acquire().await?;
-        let rows = read_many(&mut connection, self.log.keys(), &select_many(), &streams).await?;
+        let select = select_many();
+        let rows = bounded(read_many(&mut connection, self.log.keys(), &select, &streams)).await?;
         Ok(rows.into_iter().flatten().collect())
     }
 
@@ -121,9 +122,9 @@ impl Queries {
             // One more than asked for tells whether there is a next page.
             let want = limit + 1 - rows.len();
             let mut query = self.listing(tenant, filter, search.as_ref(), &ids, &after, want);
-            let candidates = query.build().fetch_all(&mut *connection).await?;
+            let candidates = bounded(query.build().fetch_all(&mut *connection)).await?;
             let exhausted = candidates.len() < want;
-            let candidates = open(&mut connection, self.log.keys(), tenant, &candidates).await?;
+            let candidates = bounded(open(&mut connection, self.log.keys(), tenant, &candidates)).await?;
             opened += candidates.len();
             if let Some(last) = candidates.last() {
                 after.clone_from(&last.id);
