@@ -22,7 +22,7 @@ use crate::{
     claims::ClaimChange,
     commands::Record,
     keys::{DataKey, Digest, Keys, WrappedKey},
-    tail::Heads,
+    tail::{Heads, recent::Recent},
 };
 
 /// Bounds of the writers.
@@ -174,10 +174,17 @@ impl Handle {
     }
 }
 
+/// Where the writers tell of what they stored.
+#[derive(Clone)]
+pub(crate) struct Stored {
+    pub keys: Keys,
+    pub heads: Heads,
+    pub recent: Arc<Recent>,
+}
+
 pub(crate) fn start(
     service: &PgConnectOptions,
-    keys: Keys,
-    heads: Heads,
+    stored: &Stored,
     partitions: Partition,
     options: &Options,
     tasks: &TaskTracker,
@@ -186,9 +193,9 @@ pub(crate) fn start(
     let writers = options.writers.clamp(1, partitions);
     let queues = (0..writers).map(|_| {
         let (queue, pending) = mpsc::channel(options.queue_appends_max);
-        let writer = writer::Writer::new(service, keys.clone(), heads.clone(), options.batch_appends_max);
+        let writer = writer::Writer::new(service, stored.clone(), options.batch_appends_max);
         tasks.spawn(writer.run(pending, shutdown.clone()));
         queue
     });
-    Handle { queues: queues.collect(), heads: heads.clone(), partitions }
+    Handle { queues: queues.collect(), heads: stored.heads.clone(), partitions }
 }

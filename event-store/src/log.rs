@@ -10,11 +10,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    Partition, append, claims, commands,
+    Partition, Recorded, append, claims, commands,
     keys::Keys,
     load,
     migrate::Provisioned,
-    tail::{self, Heads},
+    tail::{self, Heads, Span, recent::Recent},
     turns::Turns,
 };
 
@@ -51,6 +51,7 @@ struct Inner {
     partitions: Partition,
     keys: Keys,
     heads: Heads,
+    recent: Arc<Recent>,
     pool: PgPool,
     appender: append::Handle,
     loader: load::Handle,
@@ -80,18 +81,17 @@ impl Log {
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         let heads = Heads::new(provisioned.partitions);
+        let recent = Arc::new(Recent::new(provisioned.partitions));
         tail::refresh(&pool, &heads).await?;
         tasks.spawn(tail::poll(pool.clone(), heads.clone(), shutdown.clone()));
         tasks.spawn(commands::expire(pool.clone(), shutdown.clone()));
-        let appender = append::start(
-            &service,
-            provisioned.keys.clone(),
-            heads.clone(),
-            provisioned.partitions,
-            &options.append,
-            &tasks,
-            &shutdown,
-        );
+        let stored = append::Stored {
+            keys: provisioned.keys.clone(),
+            heads: heads.clone(),
+            recent: Arc::clone(&recent),
+        };
+        let appender =
+            append::start(&service, &stored, provisioned.partitions, &options.append, &tasks, &shutdown);
         let loader = load::start(
             &service,
             provisioned.keys.clone(),
@@ -105,6 +105,7 @@ impl Log {
             partitions: provisioned.partitions,
             keys: provisioned.keys.clone(),
             heads,
+            recent,
             pool,
             appender,
             loader,
@@ -145,6 +146,40 @@ impl Log {
     /// Where the database cannot be read.
     pub async fn refresh_heads(&self) -> Result<(), sqlx::Error> {
         tail::refresh(&self.0.pool, &self.0.heads).await.map(drop)
+    }
+
+    /// The events of spans below the heads, by partition and position: those that this process appended a moment ago
+    /// from memory, the rest from the database.
+    ///
+    /// # Errors
+    /// See [`tail::read_spans`].
+    pub async fn read_spans(
+        &self,
+        connection: &mut PgConnection,
+        spans: &[Span],
+    ) -> Result<Vec<Arc<Recorded>>, tail::Error> {
+        let in_memory: Vec<_> = spans.iter().map(|span| self.0.recent.get(span)).collect();
+        let missing = spans.iter().zip(&in_memory).filter(|(_, events)| events.is_none());
+        let missing: Vec<Span> = missing.map(|(span, _)| *span).collect();
+        let mut read = match missing.is_empty() {
+            true => Vec::new(),
+            false => tail::read_spans(connection, &missing).await?,
+        }
+        .into_iter()
+        .map(Arc::new)
+        .peekable();
+        let mut events = Vec::new();
+        for (span, in_memory) in spans.iter().zip(in_memory) {
+            match in_memory {
+                Some(in_memory) => events.extend(in_memory),
+                None => {
+                    while let Some(event) = read.next_if(|event| event.partition == span.partition) {
+                        events.push(event);
+                    }
+                }
+            }
+        }
+        Ok(events)
     }
 
     /// Connections for reading what is not on a hot path.

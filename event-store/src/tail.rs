@@ -4,6 +4,8 @@
 //! Nothing here looks at a clock or a transaction id to decide what is visible: a partition's head row is updated in
 //! the transaction that stores its events, so a reader that sees position n sees all up to n.
 
+pub(crate) mod recent;
+
 use std::{
     sync::{
         Arc,

@@ -183,7 +183,7 @@ impl Publisher {
         spans: &[Span],
         last: u64,
     ) -> Result<u64, Error> {
-        let events = bounded(tail::read_spans(connection, spans)).await?;
+        let events = bounded(self.log.read_spans(connection, spans)).await?;
         let source = format!("/rollcall/{}", self.log.log_id());
         let mut acks = Vec::with_capacity(events.len());
         let mut sequence = last;

@@ -8,13 +8,13 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Append, Appended, Error, Expected, Pending, Record, WrappedKey, batch::Batch};
+use super::{Append, Appended, Error, Expected, Pending, Record, Stored, WrappedKey, batch::Batch};
 use crate::{
-    Position, bounded,
+    Position, Recorded, bounded,
     claims::ClaimChange,
-    keys::{Digest, Keys},
+    keys::Digest,
     log::session,
-    tail::{Heads, signed, unsigned},
+    tail::{signed, unsigned},
 };
 
 const STATEMENT: &str = include_str!("statement.sql");
@@ -27,13 +27,12 @@ const RACES_MAX: u32 = 16;
 pub(super) struct Writer {
     options: PgConnectOptions,
     connection: Option<PgConnection>,
-    keys: Keys,
-    heads: Heads,
+    stored: Stored,
     batch_appends_max: usize,
 }
 
 impl Writer {
-    pub fn new(service: &PgConnectOptions, keys: Keys, heads: Heads, batch_appends_max: usize) -> Self {
+    pub fn new(service: &PgConnectOptions, stored: Stored, batch_appends_max: usize) -> Self {
         // A generic plan of keyed look-ups and nested loops: it is as good for a log of five as of five million, and
         // it visits the heads in the order in which `counts` gives them, ascending.
         let options = session(service, "rollcall-append").options([
@@ -42,7 +41,7 @@ impl Writer {
             ("enable_seqscan", "off"),
             ("plan_cache_mode", "force_generic_plan"),
         ]);
-        Self { options, connection: None, keys, heads, batch_appends_max }
+        Self { options, connection: None, stored, batch_appends_max }
     }
 
     pub async fn run(mut self, mut pending: mpsc::Receiver<Pending>, shutdown: CancellationToken) {
@@ -68,12 +67,13 @@ impl Writer {
                 }
             }
             queue.extend(received.drain(..));
-            let batch = Batch::collect(&mut queue);
+            let mut batch = Batch::collect(&mut queue);
             metrics::gauge!("rollcall_append_queue").set((pending.len() + queue.len()) as f64);
             metrics::histogram!("rollcall_append_batch_appends").record(batch.leaders.len() as f64);
             let started = Instant::now();
             let outcomes = self.store(&batch.leaders).await;
             metrics::histogram!("rollcall_append_batch_seconds").record(started.elapsed().as_secs_f64());
+            self.stored.tell(&mut batch.leaders, &outcomes);
             batch.answer(outcomes, &mut queue);
         }
     }
@@ -135,10 +135,7 @@ impl Writer {
         if attempt.sent {
             // The statement was sent before and its answer never came: what bears our event ids has been stored.
             match bounded(find_stored(connection, appends)).await {
-                Ok(found) if found.iter().any(Option::is_some) => {
-                    self.note_stored(appends, &found);
-                    return Ok(found);
-                }
+                Ok(found) if found.iter().any(Option::is_some) => return Ok(found),
                 Ok(_) => {}
                 Err(error) => {
                     self.connection = None;
@@ -146,7 +143,7 @@ impl Writer {
                 }
             }
         }
-        let generation = self.keys.digest_generation();
+        let generation = self.stored.keys.digest_generation();
         match bounded(run_statement(connection, appends, attempt.probe_all, generation)).await {
             Ok(judged) => {
                 let mut judged: Vec<_> = judged.into_iter().map(Some).collect();
@@ -165,7 +162,6 @@ impl Writer {
                         }
                     }
                 }
-                self.note_stored(appends, &judged);
                 Ok(judged)
             }
             Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
@@ -187,19 +183,56 @@ impl Writer {
             },
         }
     }
+}
 
-    /// Tells readers, and remembers the keys that are on disk now.
-    fn note_stored(&self, appends: &[&Pending], judged: &[Option<Result<Appended, Error>>]) {
-        let stored = appends.iter().zip(judged).filter_map(|(pending, outcome)| match outcome {
-            Some(Ok(appended)) => Some((pending, appended)),
-            _ => None,
-        });
-        for (pending, _) in stored.clone() {
+impl Stored {
+    /// Remembers the keys that are on disk now, keeps the events for readers, and wakes them.
+    fn tell(&self, appends: &mut [Pending], outcomes: &[Result<Appended, Error>]) {
+        let stored = || {
+            appends
+                .iter()
+                .zip(outcomes)
+                .filter_map(|(pending, outcome)| outcome.as_ref().ok().map(|appended| (pending, appended)))
+        };
+        for (pending, _) in stored() {
             if let Some(new) = &pending.append.data_key {
                 self.keys.remember(&pending.append.stream, &new.key);
             }
         }
-        self.heads.advance(stored.map(|(_, appended)| (appended.partition, appended.position)));
+        let heads: Vec<_> = stored().map(|(_, appended)| (appended.partition, appended.position)).collect();
+        // By position: an answer that was lost and found stands out of order.
+        let mut order: Vec<(usize, &Appended)> = outcomes
+            .iter()
+            .enumerate()
+            .filter_map(|(i, outcome)| Some((i, outcome.as_ref().ok()?)))
+            .collect();
+        order.sort_unstable_by_key(|(_, appended)| (appended.partition, appended.position));
+        for (index, appended) in order {
+            self.keep(&mut appends[index].append, appended);
+        }
+        self.heads.advance(heads);
+    }
+
+    fn keep(&self, append: &mut Append, appended: &Appended) {
+        let Some(last_at) = appended.recorded_at else { return };
+        let events = std::mem::take(&mut append.events);
+        let before_last = events.len() as u64;
+        for (place, event) in (1..).zip(events) {
+            let from_last = before_last - place;
+            self.recent.push(Recorded {
+                stream: append.stream.clone(),
+                sequence: append.expected.version() + place,
+                partition: appended.partition,
+                position: appended.position - from_last,
+                event_id: event.event_id,
+                event_type: event.event_type.to_owned(),
+                event_version: event.event_version.to_owned(),
+                payload: event.payload,
+                personal: event.personal,
+                metadata: (*event.metadata).to_owned(),
+                recorded_at: last_at - Duration::from_micros(from_last),
+            });
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, btree_map::Entry};
 use rollcall_event_store::{
     Log, Partition, Position, Recorded, StreamId,
     keys::{Digester, SubjectKey},
-    tail::{Span, read_spans},
+    tail::Span,
 };
 use sqlx::{PgConnection, Row};
 
@@ -159,7 +159,7 @@ impl Projection for Profiles {
     const SCHEMA: &'static Schema = &SCHEMA;
 
     async fn apply(&self, transaction: &mut PgConnection, spans: &[Span]) -> Result<(), Error> {
-        let events = read_spans(transaction, spans).await?;
+        let events = self.log.read_spans(transaction, spans).await?;
         let of_users = || events.iter().filter(|event| &*event.stream.aggregate_type == USER);
         let keys = self.log.keys().of_subjects(transaction, of_users().map(|event| &event.stream)).await?;
         let mut firsts: HashMap<&StreamId, &Recorded> = HashMap::new();

@@ -1,0 +1,110 @@
+//! The newest events that this process appended, so that its readers need not ask the database for what was in hand a
+//! moment ago.
+//!
+//! *Invariant:* a partition's events here are committed and follow each other without a hole; where another process
+//! appended in between, what came before is dropped. What is not here is read from the log.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::Span;
+use crate::{Partition, Recorded};
+
+/// Events kept of one partition: some tenths of a second of a busy service.
+const EVENTS_MAX: usize = 512;
+
+pub(crate) struct Recent(Box<[Mutex<VecDeque<Arc<Recorded>>>]>);
+
+impl Recent {
+    pub fn new(partitions: Partition) -> Self {
+        Self((0..partitions).map(|_| Mutex::default()).collect())
+    }
+
+    /// Keeps a committed event.
+    pub fn push(&self, event: Recorded) {
+        let mut kept = self.0[usize::from(event.partition)].lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.back() {
+            Some(last) if last.position + 1 == event.position => {}
+            // An answer that was lost and found may come late; what is newer is worth more.
+            Some(last) if last.position >= event.position => return,
+            _ => kept.clear(),
+        }
+        if kept.len() == EVENTS_MAX {
+            kept.pop_front();
+        }
+        kept.push_back(Arc::new(event));
+    }
+
+    /// A span's events, where all of them are here.
+    pub fn get(&self, span: &Span) -> Option<Vec<Arc<Recorded>>> {
+        let kept = self.0[usize::from(span.partition)].lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, last) = (kept.front()?.position, kept.back()?.position);
+        if first > span.after + 1 || last < span.until {
+            return None;
+        }
+        let place = |position: u64| usize::try_from(position + 1 - first).expect("few are kept");
+        Some(kept.range(place(span.after)..place(span.until)).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::StreamId;
+
+    fn event(position: u64) -> Recorded {
+        Recorded {
+            stream: StreamId::new("t", "user", "u"),
+            sequence: position,
+            partition: 0,
+            position,
+            event_id: Uuid::nil(),
+            event_type: String::new(),
+            event_version: String::new(),
+            payload: String::new(),
+            personal: None,
+            metadata: String::new(),
+            recorded_at: Utc::now(),
+        }
+    }
+
+    fn read(recent: &Recent, after: u64, until: u64) -> Option<Vec<u64>> {
+        let events = recent.get(&Span { partition: 0, after, until })?;
+        Some(events.iter().map(|event| event.position).collect())
+    }
+
+    #[test]
+    fn a_span_is_given_whole_or_not_at_all() {
+        let recent = Recent::new(1);
+        assert_eq!(read(&recent, 0, 1), None);
+        (5..=9).for_each(|position| recent.push(event(position)));
+        assert_eq!(read(&recent, 4, 9), Some(vec![5, 6, 7, 8, 9]));
+        assert_eq!(read(&recent, 6, 7), Some(vec![7]));
+        assert_eq!(read(&recent, 3, 9), None);
+        assert_eq!(read(&recent, 8, 10), None);
+    }
+
+    #[test]
+    fn what_comes_after_a_hole_stands_alone() {
+        let recent = Recent::new(1);
+        (1..=3).for_each(|position| recent.push(event(position)));
+        recent.push(event(6));
+        assert_eq!(read(&recent, 2, 3), None);
+        assert_eq!(read(&recent, 5, 6), Some(vec![6]));
+        recent.push(event(4));
+        assert_eq!(read(&recent, 5, 6), Some(vec![6]));
+    }
+
+    #[test]
+    fn what_is_kept_has_a_bound() {
+        let recent = Recent::new(1);
+        (1..=EVENTS_MAX as u64 + 1).for_each(|position| recent.push(event(position)));
+        assert_eq!(read(&recent, 0, 1), None);
+        assert_eq!(read(&recent, 1, 2), Some(vec![2]));
+    }
+}
