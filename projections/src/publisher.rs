@@ -41,6 +41,8 @@ pub enum Error {
     Tail(#[from] tail::Error),
     #[error("NATS did not take the events")]
     Publish(#[from] jetstream::context::PublishError),
+    #[error("events could not be sent to NATS")]
+    Send(#[source] async_nats::PublishError),
     #[error(transparent)]
     Stream(#[from] stream::Error),
     #[error(transparent)]
@@ -173,9 +175,10 @@ impl Publisher {
 
     /// Publishes the spans and waits until all of it is stored; the stream's last sequence then.
     ///
-    /// Each message names the sequence that it expects before it and, inside the batch, the message: nothing can stand
-    /// between two events of a partition. Each acknowledgement is read: with a second publisher at work, that of the last
-    /// message alone would not say that all before it are there.
+    /// Each message names the sequence that it expects before it and, inside the batch, the message. So an event of a
+    /// partition is stored only right behind the one before it, whoever stored that, and the acknowledgement of a span's
+    /// last event speaks for the whole span: those are asked for, and read. It does not speak for other partitions: with
+    /// a second publisher at work a span may be refused and the next one fit again.
     async fn publish(
         &self,
         connection: &mut PgConnection,
@@ -185,14 +188,19 @@ impl Publisher {
     ) -> Result<u64, Error> {
         let events = bounded(self.log.read_spans(connection, spans)).await?;
         let source = format!("/rollcall/{}", self.log.log_id());
-        let mut acks = Vec::with_capacity(events.len());
+        let mut acks = Vec::with_capacity(spans.len());
         let mut sequence = last;
         let mut previous = None;
-        for event in &events {
+        for (place, event) in events.iter().enumerate() {
             let Message { subject, headers, body } = Message::of_event(event, &source, sequence, previous)?;
             sequence += 1;
             previous = Some(event.event_id);
-            acks.push((sequence, context.publish_with_headers(subject, headers, body).await?));
+            let ends_span = events.get(place + 1).is_none_or(|next| next.partition != event.partition);
+            if ends_span {
+                acks.push((sequence, context.publish_with_headers(subject, headers, body).await?));
+            } else {
+                self.client.publish_with_headers(subject, headers, body).await.map_err(Error::Send)?;
+            }
         }
         for (expected, ack) in acks {
             let found = ack.await?.sequence;

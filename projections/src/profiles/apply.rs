@@ -21,12 +21,20 @@ use crate::{
 pub struct Profiles {
     log: Log,
     select: String,
-    upsert: String,
+    insert: String,
+    update: String,
     delete: String,
 }
 
+/// Rows to write, a column each; numbers of a row's digests go as text.
+const ROWS: &str =
+    "unnest($1::int8[], $2::int8[], $3::int4[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
+    $9::text[]) AS n(position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)";
+
 /// A profile on its way from one version to another.
 struct Folding<'a> {
+    /// The batch holds the user's first event.
+    new: bool,
     key: &'a SubjectKey,
     profile: Profile,
     version: u64,
@@ -43,19 +51,19 @@ impl Profiles {
                  FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q(tenant_id, user_id, ordinal)
                  JOIN {schema}.users u ON u.tenant_id = q.tenant_id AND u.user_id = q.user_id",
             ),
-            // Sorted by key: two processes that write the same rows lock them in the same order.
-            upsert: SCHEMA.sql(
-                "INSERT INTO {schema}.users
+            // A plain insert: a new user whose row is there already would be an error, and must be loud.
+            insert: SCHEMA.sql(&format!(
+                "INSERT INTO {{schema}}.users
                      (position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)
                  SELECT position, version, partition, tenant_id, user_id, status, sealed, traits::jsonb,
                         name_digests::integer[]
-                 FROM unnest($1::int8[], $2::int8[], $3::int4[], $4::text[], $5::text[], $6::text[], $7::bytea[],
-                             $8::text[], $9::text[])
-                     AS n(position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)
-                 ON CONFLICT (tenant_id, user_id) DO UPDATE SET
-                     position = excluded.position, version = excluded.version, status = excluded.status,
-                     sealed = excluded.sealed, traits = excluded.traits, name_digests = excluded.name_digests",
-            ),
+                 FROM {ROWS}"
+            )),
+            update: SCHEMA.sql(&format!(
+                "UPDATE {{schema}}.users u SET position = n.position, version = n.version, status = n.status,
+                        sealed = n.sealed, traits = n.traits::jsonb, name_digests = n.name_digests::integer[]
+                 FROM {ROWS} WHERE u.tenant_id = n.tenant_id AND u.user_id = n.user_id"
+            )),
             delete: SCHEMA.sql(
                 "DELETE FROM {schema}.users u USING unnest($1::text[], $2::text[]) AS q(tenant_id, user_id)
                  WHERE u.tenant_id = q.tenant_id AND u.user_id = q.user_id",
@@ -74,6 +82,7 @@ impl Profiles {
         for first in firsts {
             let key = keys.get(&first.stream).ok_or_else(|| row_error(first))?;
             let start = Folding {
+                new: first.sequence == 1,
                 key,
                 profile: Profile::default(),
                 version: 0,
@@ -111,7 +120,7 @@ impl Profiles {
         folded: BTreeMap<StreamId, Folding<'_>>,
     ) -> Result<(), Error> {
         let mut digesters: HashMap<&str, Digester> = HashMap::new();
-        let mut columns = Columns::default();
+        let (mut new, mut changed) = (Columns::default(), Columns::default());
         let mut erased: (Vec<&str>, Vec<&str>) = Default::default();
         for (stream, folding) in &folded {
             let SubjectKey::Alive(key) = folding.key else {
@@ -124,6 +133,7 @@ impl Profiles {
             let digester = digesters
                 .entry(&stream.tenant)
                 .or_insert_with(|| self.log.keys().digester(&stream.tenant, names::SCOPE));
+            let columns = if folding.new { &mut new } else { &mut changed };
             columns.position.push(folding.position.cast_signed());
             columns.version.push(folding.version.cast_signed());
             columns.partition.push(i32::from(folding.partition));
@@ -134,20 +144,8 @@ impl Profiles {
             columns.traits.push(profile.traits_json());
             columns.name_digests.push(array(&names::of_user(digester, &profile.user)));
         }
-        if !columns.position.is_empty() {
-            sqlx::query(&self.upsert)
-                .bind(columns.position)
-                .bind(columns.version)
-                .bind(columns.partition)
-                .bind(columns.tenant)
-                .bind(columns.user_id)
-                .bind(columns.status)
-                .bind(columns.sealed)
-                .bind(columns.traits)
-                .bind(columns.name_digests)
-                .execute(&mut *connection)
-                .await?;
-        }
+        new.write(connection, &self.insert).await?;
+        changed.write(connection, &self.update).await?;
         if !erased.0.is_empty() {
             sqlx::query(&self.delete).bind(erased.0).bind(erased.1).execute(connection).await?;
         }
@@ -204,6 +202,29 @@ struct Columns<'a> {
     sealed: Vec<Vec<u8>>,
     traits: Vec<String>,
     name_digests: Vec<String>,
+}
+
+impl Columns<'_> {
+    /// Writes all rows; each must find its place.
+    async fn write(self, connection: &mut PgConnection, statement: &str) -> Result<(), Error> {
+        let rows = self.position.len() as u64;
+        if rows == 0 {
+            return Ok(());
+        }
+        let done = sqlx::query(statement)
+            .bind(self.position)
+            .bind(self.version)
+            .bind(self.partition)
+            .bind(self.tenant)
+            .bind(self.user_id)
+            .bind(self.status)
+            .bind(self.sealed)
+            .bind(self.traits)
+            .bind(self.name_digests)
+            .execute(connection)
+            .await?;
+        if done.rows_affected() == rows { Ok(()) } else { Err(sqlx::Error::RowNotFound.into()) }
+    }
 }
 
 /// An array in PostgreSQL's text form: arrays of arrays must be rectangular, so each row's goes as text.
