@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::{Router, http::header::CONTENT_TYPE, middleware, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
-use rollcall_edge::{drain::drain_refused, fallback::with_fallbacks, problem};
+use rollcall_edge::{fallback::with_fallbacks, problem};
 use utoipa_axum::router::OpenApiRouter;
 
 use health::Health;
@@ -32,7 +32,5 @@ pub fn router(api: OpenApiRouter, health: Health, metrics: PrometheusHandle) -> 
         .route("/metrics", get(exposition))
         .merge(health::routes(health))
         .merge(problem::routes());
-    with_fallbacks(router)
-        .layer(middleware::from_fn(drain_refused))
-        .layer(middleware::from_fn(metrics::count_requests))
+    with_fallbacks(router).layer(middleware::from_fn(metrics::count_requests))
 }

@@ -11,6 +11,7 @@ use rollcall_edge::{
     metadata::RequestMetadata,
     preconditions::IfMatch,
     principal::{Caller, Principal, Scope, WriteUsers},
+    query::Query,
 };
 use rollcall_event_store::{commands::Idempotency, keys::Keys};
 use serde::Serialize;
@@ -87,6 +88,8 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let caller = Caller::<WriteUsers>::from_request_parts(parts, state).await?;
+        // A command takes no parameters; one that is there was meant to do something.
+        Query::parse(parts.uri.query())?.finish()?;
         let request = RequestMetadata::read(&parts.headers)?;
         let traceparent = request.traceparent.as_ref().map(ToString::to_string);
         let metadata = Metadata {

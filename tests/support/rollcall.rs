@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        OnceLock,
+        Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -111,11 +111,31 @@ pub fn spawn(mut command: Command) -> Child {
     answer.recv().unwrap().unwrap()
 }
 
+/// Removes a directory when the program has ended in whatever way: what a static holds is never dropped.
+fn remove_at_the_end(directory: &Path) {
+    static REMOVERS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+    // The end of its input is the end of the program. The servers may still be dying, so it tries for a while.
+    let script = r#"read -r _; for _ in $(seq 50); do rm -rf "$1" && exit; sleep 0.1; done"#;
+    let remover = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(directory)
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    REMOVERS.lock().unwrap().push(remover.unwrap());
+}
+
 impl Rollcall {
     /// One for all tests of the program.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Rollcall> = OnceLock::new();
-        SHARED.get_or_init(|| Self::start(Setup::default()))
+        SHARED.get_or_init(|| {
+            let shared = Self::start(Setup::default());
+            remove_at_the_end(shared.directory());
+            shared
+        })
     }
 
     /// Starts and waits until everything serves. Panics with what it said where it does not.

@@ -156,8 +156,10 @@ pub(crate) async fn query_users(
     State(api): State<QueryApi>,
     caller: Caller<ReadUsers>,
     tokens: Tokens,
+    RawQuery(query): RawQuery,
     JsonBody(body): JsonBody<BODY_BYTES_MAX>,
 ) -> Result<Json, Problem> {
+    Query::parse(query.as_deref())?.finish()?;
     let mut problems = Problems::default();
     let mut members = Members::read(&body, "")?.named("a query");
     let mut filter = Filter::default();
@@ -253,8 +255,10 @@ pub(crate) async fn batch_get_users(
     State(api): State<QueryApi>,
     caller: Caller<ReadUsers>,
     tokens: Tokens,
+    RawQuery(query): RawQuery,
     JsonBody(body): JsonBody<BODY_BYTES_MAX>,
 ) -> Result<Json, Problem> {
+    Query::parse(query.as_deref())?.finish()?;
     let mut problems = Problems::default();
     let mut members = Members::read(&body, "")?.named("a batch-get");
     let mut ids: Vec<String> = Vec::new();
