@@ -11,7 +11,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::{Context, bail};
 use axum::serve::ListenerExt;
 use rollcall_edge::auth::Authenticator;
-use rollcall_event_store::{Log, migrate};
+use rollcall_event_store::{Log, migrate, spawn_vital};
 use rollcall_private_servers::{DataDir, Nats, Postgres};
 use rollcall_projections::{
     audit::{self, Audit},
@@ -33,9 +33,9 @@ use crate::{
 };
 
 /// How long open requests may take after a stop was asked for.
-const DRAIN_WITHIN: Duration = Duration::from_millis(1_500);
+const DRAIN_WITHIN: Duration = Duration::from_millis(1_000);
 /// How long the log and the projectors may take to end.
-const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 /// Connections that gather reads.
 const READ_CONNECTIONS: usize = 2;
 
@@ -69,10 +69,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tokio::select! {
         running = start(options) => {
             let running = running?;
-            signals.received().await;
+            let failed = running.log.failed().clone();
+            let asked = tokio::select! {
+                () = signals.received() => true,
+                () = failed.cancelled() => false,
+            };
             tracing::info!("stopping");
             running.stop().await;
-            Ok(())
+            if asked { Ok(()) } else { bail!("a vital task failed; see the log above") }
         }
         () = signals.received() => Ok(()),
     }
@@ -156,9 +160,10 @@ async fn start(options: Options) -> anyhow::Result<Running> {
         audit_progress: of_audit.progress(),
         authenticator: Authenticator::open(),
     };
-    tasks.spawn(of_profiles.run(projecting.clone()));
-    tasks.spawn(of_audit.run(projecting.clone()));
-    tasks.spawn(publisher.run(projecting.clone()));
+    let failed = log.failed();
+    spawn_vital(&tasks, failed, "profiles", of_profiles.run(projecting.clone()));
+    spawn_vital(&tasks, failed, "audit", of_audit.run(projecting.clone()));
+    spawn_vital(&tasks, failed, "publisher", publisher.run(projecting.clone()));
     tasks.spawn(health.clone().measure(projecting.clone()));
 
     let api = rollcall_command_api::router(log.clone(), Authenticator::open())

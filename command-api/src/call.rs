@@ -41,6 +41,20 @@ struct Metadata<'a> {
 }
 
 impl Call {
+    /// For commands on no one user, where a precondition has nothing to say.
+    ///
+    /// # Errors
+    /// 400 where If-Match was sent all the same: it was meant to do something.
+    pub fn unconditional(&self) -> Result<(), Problem> {
+        if self.if_match == IfMatch::Absent {
+            return Ok(());
+        }
+        Err(Problem::malformed_header(
+            "If-Match",
+            "must not be there: this command is on no one existing user",
+        ))
+    }
+
     /// Whether the caller may correct a deactivated user.
     pub fn may_rectify(&self) -> bool {
         self.principal.scopes.contains(Scope::UsersRectify)
@@ -49,7 +63,7 @@ impl Call {
     /// Key and fingerprint of a request with an idempotency key: the same key of the same subject is the same wish
     /// only with the same method, path, precondition and body.
     pub fn idempotency(&self, keys: &Keys, body: &[u8]) -> Option<Idempotency> {
-        self.idempotency_of(keys, self.key.as_ref()?.as_str(), &self.if_match, body)
+        self.idempotency_of(keys, &[self.key.as_ref()?.as_str().as_bytes()], &self.if_match, body)
     }
 
     /// As [`idempotency`](Self::idempotency), for one item of a batch: its key is `key#index`.
@@ -60,10 +74,18 @@ impl Call {
         if_match: &IfMatch,
         item: &[u8],
     ) -> Option<Idempotency> {
-        self.idempotency_of(keys, &format!("{}#{index}", self.key.as_ref()?.as_str()), if_match, item)
+        // The index stands apart, so that no other key can spell the same.
+        let index = (index as u64).to_be_bytes();
+        self.idempotency_of(keys, &[self.key.as_ref()?.as_str().as_bytes(), &index], if_match, item)
     }
 
-    fn idempotency_of(&self, keys: &Keys, key: &str, if_match: &IfMatch, body: &[u8]) -> Option<Idempotency> {
+    fn idempotency_of(
+        &self,
+        keys: &Keys,
+        key: &[&[u8]],
+        if_match: &IfMatch,
+        body: &[u8],
+    ) -> Option<Idempotency> {
         let Principal { tenant, subject, .. } = &self.principal;
         let if_match = match if_match {
             IfMatch::Absent => String::new(),
@@ -74,7 +96,7 @@ impl Call {
         Some(Idempotency {
             key: keys
                 .digester(tenant.as_str(), "idempotency_key")
-                .digest(&[subject.as_str().as_bytes(), key.as_bytes()]),
+                .digest(&[&[subject.as_str().as_bytes()], key].concat()),
             fingerprint: keys.digester(tenant.as_str(), "idempotency_fingerprint").digest(&parts),
         })
     }

@@ -13,6 +13,7 @@ use rollcall_edge::{Problem, preconditions::IfMatch, problem::code};
 use rollcall_event_store::{
     Log, Partition, Position,
     append::{self, Appended},
+    bounded,
     commands::{self, Idempotency, Replay},
     streams::{Context, Streams},
 };
@@ -177,7 +178,7 @@ impl Executor {
 
     async fn find_replay(&self, call: &Call, idempotency: Idempotency) -> Result<Option<Replay>, Problem> {
         let tenant = call.principal.tenant.as_str();
-        commands::find(self.log.pool(), tenant, User::TYPE, idempotency.key, self.log.partitions())
+        bounded(commands::find(self.log.pool(), tenant, User::TYPE, idempotency.key, self.log.partitions()))
             .await
             .map_err(|error| refusal::unavailable(&error))
     }

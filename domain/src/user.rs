@@ -44,6 +44,7 @@ pub const TRAITS_MAX: usize = 500;
 pub const ASSOCIATIONS_MAX: usize = 500;
 pub const CATEGORIES_MAX: usize = 100;
 pub const EXTERNAL_IDS_MAX: usize = 20;
+pub const TERMS_MAX: usize = 1_000;
 
 /// A user as its events tell it. The default has never been created.
 ///

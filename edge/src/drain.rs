@@ -26,7 +26,7 @@ const SMALL_BYTES: u64 = 16 * 1024;
 const DROPPED_BYTES_MAX: usize = 64 * 1024 * 1024;
 const DROP_WITHIN: Duration = Duration::from_secs(5);
 
-/// Middleware: on a 4xx, reads and drops what is left of the body.
+/// Middleware: on a refusal, reads and drops what is left of the body.
 pub async fn drain_refused(request: Request, next: Next) -> Response {
     let headers = request.headers();
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -36,7 +36,7 @@ pub async fn drain_refused(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let shared = Shared(Arc::new(Mutex::new(body)));
     let response = next.run(Request::from_parts(parts, Body::new(shared.clone()))).await;
-    if response.status().is_client_error() {
+    if !response.status().is_success() {
         // Whoever sends longer than this gets the reset after all.
         let _ = tokio::time::timeout(DROP_WITHIN, shared.drop_rest()).await;
     }

@@ -22,6 +22,7 @@ use crate::{
     claims::ClaimChange,
     commands::Record,
     keys::{DataKey, Digest, Keys, WrappedKey},
+    spawn_vital,
     tail::{Heads, recent::Recent},
 };
 
@@ -188,13 +189,14 @@ pub(crate) fn start(
     partitions: Partition,
     options: &Options,
     tasks: &TaskTracker,
+    failed: &CancellationToken,
     shutdown: &CancellationToken,
 ) -> Handle {
     let writers = options.writers.clamp(1, partitions);
     let queues = (0..writers).map(|_| {
         let (queue, pending) = mpsc::channel(options.queue_appends_max);
         let writer = writer::Writer::new(service, stored.clone(), options.batch_appends_max);
-        tasks.spawn(writer.run(pending, shutdown.clone()));
+        spawn_vital(tasks, failed, "append", writer.run(pending, shutdown.clone()));
         queue
     });
     Handle { queues: queues.collect(), heads: stored.heads.clone(), partitions }

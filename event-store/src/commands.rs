@@ -5,12 +5,13 @@ use std::time::Duration;
 use sqlx::{PgPool, Row};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Partition, StreamId, keys::Digest};
+use crate::{Borrowed, Partition, StreamId, bounded, keys::Digest};
 
 /// How long a record is kept at least.
 pub const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+const EXPIRE_PAUSE: Duration = Duration::from_millis(50);
 /// Rows that one clean-up statement removes at most: a short transaction, not a long one.
 const EXPIRE_ROWS_MAX: i64 = 5_000;
 
@@ -52,12 +53,14 @@ pub async fn find(
     key: Digest,
     partitions: Partition,
 ) -> Result<Option<Replay>, sqlx::Error> {
+    let mut connection = Borrowed::from(pool).await?;
     let Some(row) =
         sqlx::query("SELECT fingerprint, status, aggregate_id, version FROM log.commands WHERE key = $1")
             .bind(&key.0[..])
-            .fetch_optional(pool)
+            .fetch_optional(&mut *connection)
             .await?
     else {
+        connection.done();
         return Ok(None);
     };
     let aggregate_id: String = row.try_get(2)?;
@@ -72,8 +75,9 @@ pub async fn find(
     .bind(aggregate_type)
     .bind(&aggregate_id)
     .bind(version)
-    .fetch_optional(pool)
+    .fetch_optional(&mut *connection)
     .await?;
+    connection.done();
     let fingerprint: Vec<u8> = row.try_get(0)?;
     Ok(Some(Replay {
         fingerprint: Digest(
@@ -89,24 +93,34 @@ pub async fn find(
 
 /// Removes records past their retention, a bounded number at a time.
 pub(crate) async fn expire(pool: PgPool, shutdown: CancellationToken) {
+    let mut pause = EXPIRE_EVERY;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(EXPIRE_EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
         }
-        let removed = sqlx::query(
-            "DELETE FROM log.commands WHERE ctid = ANY (ARRAY(
+        let removed = async {
+            let mut connection = Borrowed::from(&pool).await?;
+            let done = sqlx::query(
+                "DELETE FROM log.commands WHERE ctid = ANY (ARRAY(
                  SELECT ctid FROM log.commands
                  WHERE recorded_at < clock_timestamp() - make_interval(secs => $1) LIMIT $2))",
-        )
-        .bind(RETENTION.as_secs_f64())
-        .bind(EXPIRE_ROWS_MAX)
-        .execute(&pool)
-        .await;
+            )
+            .bind(RETENTION.as_secs_f64())
+            .bind(EXPIRE_ROWS_MAX)
+            .execute(&mut *connection)
+            .await?;
+            connection.done();
+            Ok::<_, sqlx::Error>(done)
+        };
+        pause = EXPIRE_EVERY;
+        let removed = tokio::select! {
+            () = shutdown.cancelled() => return,
+            removed = bounded(removed) => removed,
+        };
         match removed {
-            Ok(done) if done.rows_affected() > 0 => {
-                tracing::debug!(rows = done.rows_affected(), "removed old idempotency records");
-            }
+            // There may be more; the pause leaves room for commands.
+            Ok(done) if done.rows_affected() == EXPIRE_ROWS_MAX.unsigned_abs() => pause = EXPIRE_PAUSE,
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "old idempotency records could not be removed; trying again later")

@@ -18,5 +18,5 @@ pub mod streams;
 pub mod tail;
 mod turns;
 
-pub use log::{Error, Log, Options, bounded, session};
+pub use log::{Borrowed, Error, Log, Options, bounded, session, spawn_vital};
 pub use stream::{Partition, Position, Recorded, StreamId};

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::{
-    PgConnection, PgPool, Row,
+    PgConnection, PgPool, Postgres, Row,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,7 +25,7 @@ pub struct Options {
     pub append: append::Options,
     /// Connections that gather the loads of concurrent commands.
     pub load_connections: usize,
-    /// Connections for everything that is not on a hot path.
+    /// Connections of each of the two pools: what the service itself asks, and listings.
     pub pool_connections_max: u32,
 }
 
@@ -53,11 +54,13 @@ struct Inner {
     heads: Heads,
     recent: Arc<Recent>,
     pool: PgPool,
+    readers: PgPool,
     appender: append::Handle,
     loader: load::Handle,
     turns: Turns,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    failed: CancellationToken,
 }
 
 impl Log {
@@ -68,30 +71,40 @@ impl Log {
     /// Where the database cannot be reached as the service's role, or holds another log than was migrated.
     pub async fn open(provisioned: &Provisioned, options: Options) -> Result<Self, Error> {
         let service = provisioned.service.clone();
-        let pool = PgPoolOptions::new()
-            .max_connections(options.pool_connections_max)
-            .acquire_timeout(Duration::from_secs(5))
-            .test_before_acquire(false)
-            .connect_with(session(&service, "rollcall"))
-            .await?;
-        let mut connection = pool.acquire().await?;
+        let connect = |name, connections| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(Duration::from_secs(5))
+                .connect_with(session(&service, name))
+        };
+        let pool = connect("rollcall", options.pool_connections_max).await?;
+        let readers = connect("rollcall-list", options.pool_connections_max).await?;
+        let mut connection = Borrowed::from(&pool).await?;
         check_meta(&mut connection, provisioned.log_id).await?;
-        drop(connection);
+        connection.done();
 
         let shutdown = CancellationToken::new();
+        let failed = CancellationToken::new();
         let tasks = TaskTracker::new();
         let heads = Heads::new(provisioned.partitions);
         let recent = Arc::new(Recent::new(provisioned.partitions));
         tail::refresh(&pool, &heads).await?;
-        tasks.spawn(tail::poll(pool.clone(), heads.clone(), shutdown.clone()));
+        spawn_vital(&tasks, &failed, "poll", tail::poll(pool.clone(), heads.clone(), shutdown.clone()));
         tasks.spawn(commands::expire(pool.clone(), shutdown.clone()));
         let stored = append::Stored {
             keys: provisioned.keys.clone(),
             heads: heads.clone(),
             recent: Arc::clone(&recent),
         };
-        let appender =
-            append::start(&service, &stored, provisioned.partitions, &options.append, &tasks, &shutdown);
+        let appender = append::start(
+            &service,
+            &stored,
+            provisioned.partitions,
+            &options.append,
+            &tasks,
+            &failed,
+            &shutdown,
+        );
         let loader = load::start(
             &service,
             provisioned.keys.clone(),
@@ -107,11 +120,13 @@ impl Log {
             heads,
             recent,
             pool,
+            readers,
             appender,
             loader,
             turns: Turns::default(),
             tasks,
             shutdown,
+            failed,
         })))
     }
 
@@ -121,6 +136,13 @@ impl Log {
         self.0.tasks.close();
         self.0.tasks.wait().await;
         self.0.pool.close().await;
+        self.0.readers.close().await;
+    }
+
+    /// Cancelled when a task without which nothing works has panicked: the process must end, loudly, and be started
+    /// again.
+    pub fn failed(&self) -> &CancellationToken {
+        &self.0.failed
     }
 
     pub fn log_id(&self) -> Uuid {
@@ -179,12 +201,24 @@ impl Log {
                 }
             }
         }
-        Ok(events)
+        // Checked again, because what was read comes from two places.
+        let expected: u64 = spans.iter().map(Span::events).sum();
+        match spans.first() {
+            Some(span) if events.len() as u64 != expected => {
+                Err(tail::Error::Hole { partition: span.partition, expected_after: span.after, found: None })
+            }
+            _ => Ok(events),
+        }
     }
 
-    /// Connections for reading what is not on a hot path.
+    /// Connections for what the service itself asks: heads, records, whether the database is there.
     pub fn pool(&self) -> &PgPool {
         &self.0.pool
+    }
+
+    /// Connections for listings, which may be slow: they cannot hold up what the service itself asks.
+    pub fn readers(&self) -> &PgPool {
+        &self.0.readers
     }
 
     /// Appends.
@@ -212,12 +246,13 @@ impl Log {
         scope: &str,
         value: &str,
     ) -> Result<Option<crate::StreamId>, sqlx::Error> {
-        claims::holder(&self.0.pool, self.0.keys.digest(tenant, scope, value.as_bytes()), tenant).await
+        bounded(claims::holder(&self.0.pool, self.0.keys.digest(tenant, scope, value.as_bytes()), tenant))
+            .await
     }
 }
 
-/// What every session of a service sets: a process that froze must not hold anything for long, and a value that was
-/// bound never stands in the server's log.
+/// What every session of a service sets: a process that froze must not hold anything for long, and statements do not stand
+/// in this process's log.
 pub fn session(service: &PgConnectOptions, name: &str) -> PgConnectOptions {
     use sqlx::ConnectOptions;
     service
@@ -248,6 +283,66 @@ pub async fn bounded<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<
     tokio::time::timeout(ANSWER_WITHIN, work)
         .await
         .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into()))
+}
+
+/// A connection of a pool, on loan. Unless the loan ends with [`done`](Self::done), the connection is closed and not given
+/// back: work that was cut off by a timeout leaves it in an unknown state, and a pool that gets such a one back waits for
+/// it without end.
+pub struct Borrowed {
+    connection: PoolConnection<Postgres>,
+    done: bool,
+}
+
+impl Borrowed {
+    /// # Errors
+    /// Where there is no connection to be had in time.
+    pub async fn from(pool: &PgPool) -> Result<Self, sqlx::Error> {
+        Ok(Self { connection: pool.acquire().await?, done: false })
+    }
+
+    pub fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl std::ops::Deref for Borrowed {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl std::ops::DerefMut for Borrowed {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if !self.done {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// Spawns a task without which nothing works. Should it panic, `failed` is cancelled: a process that is half dead must
+/// not say that it is ready.
+pub fn spawn_vital(
+    tasks: &TaskTracker,
+    failed: &CancellationToken,
+    name: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    let failed = failed.clone();
+    let work = tokio::spawn(work);
+    tasks.spawn(async move {
+        if let Err(error) = work.await {
+            tracing::error!(%error, task = name, "a vital task failed");
+            failed.cancel();
+        }
+    });
 }
 
 async fn check_meta(connection: &mut PgConnection, expected: Uuid) -> Result<(), Error> {

@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 use sqlx::{
-    Connection, Executor, PgConnection, Row,
+    ConnectOptions, Connection, Executor, PgConnection, Row,
     migrate::{MigrateError, Migrator},
     postgres::PgConnectOptions,
 };
@@ -104,7 +104,7 @@ pub async fn migrate(
     options: Options,
     source: &dyn MasterKeySource,
 ) -> Result<Provisioned, Error> {
-    let owner = parse_url(owner)?.application_name("rollcall-migrate");
+    let owner = parse_url(owner)?.application_name("rollcall-migrate").disable_statement_logging();
     let mut connection = connect(&owner).await?;
     check_server(&mut connection).await?;
 

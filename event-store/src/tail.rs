@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Partition, Position, Recorded, StreamId, bounded};
+use crate::{Borrowed, Partition, Position, Recorded, StreamId, bounded};
 
 const POLL_BUSY: Duration = Duration::from_millis(25);
 const POLL_IDLE: Duration = Duration::from_millis(250);
@@ -68,7 +68,14 @@ impl Heads {
 
 /// Reads the heads once. True if there was news.
 pub(crate) async fn refresh(pool: &PgPool, heads: &Heads) -> Result<bool, sqlx::Error> {
-    let rows = bounded(sqlx::query("SELECT partition, position FROM log.partitions").fetch_all(pool)).await?;
+    let rows = bounded(async {
+        let mut connection = Borrowed::from(pool).await?;
+        let read =
+            sqlx::query("SELECT partition, position FROM log.partitions").fetch_all(&mut *connection).await?;
+        connection.done();
+        Ok::<_, sqlx::Error>(read)
+    })
+    .await?;
     let heads_now = rows.iter().map(|row| {
         let partition = Partition::try_from(row.try_get::<i32, _>(0)?).map_err(|_| decode("partition"))?;
         Ok((partition, unsigned(row.try_get::<i64, _>(1)?, "position")?))
@@ -145,7 +152,8 @@ pub async fn read_spans(connection: &mut PgConnection, spans: &[Span]) -> Result
          CROSS JOIN LATERAL (
              SELECT * FROM log.events l
              WHERE l.partition = s.partition AND l.position > s.after AND l.position <= s.until
-             ORDER BY l.position) e",
+             ORDER BY l.position) e
+         ORDER BY s.ordinal, e.position",
     )
     .bind(partitions)
     .bind(after)

@@ -19,7 +19,7 @@ use crate::{checkpoint, progress::Progress, schema::Schema};
 /// Events that one transaction applies at most.
 const BATCH_EVENTS_MAX: u64 = 4_000;
 /// How long events may gather at most before the next batch.
-const GATHER_MAX: Duration = Duration::from_millis(15);
+const GATHER_MAX: Duration = Duration::from_millis(20);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -57,10 +57,23 @@ pub enum Error {
 impl Error {
     /// Whether trying again may help without anybody's doing.
     fn transient(&self) -> bool {
-        matches!(
-            self,
-            Self::Database(_) | Self::Tail(tail::Error::Database(_)) | Self::Keys(keys::Error::Database(_))
-        )
+        match self {
+            Self::Database(error)
+            | Self::Tail(tail::Error::Database(error))
+            | Self::Keys(keys::Error::Database(error)) => transient(error),
+            _ => false,
+        }
+    }
+}
+
+/// Not where a row is at fault: SQLSTATE classes 22 (data), 23 (integrity), 42 (syntax or access), 54 (limits).
+fn transient(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_none_or(|code| !["22", "23", "42", "54"].iter().any(|class| code.starts_with(class))),
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => false,
+        _ => true,
     }
 }
 
@@ -71,6 +84,8 @@ pub struct Projector<P> {
     options: PgConnectOptions,
     progress: Progress,
     applied: Vec<Position>,
+    /// Halved when a batch fails, doubled when one succeeds: a batch that is too large for the time it has gets through.
+    batch_events: u64,
     /// When partitions that stopped at an event are tried again.
     stopped: Vec<Option<Instant>>,
 }
@@ -90,6 +105,7 @@ impl<P: Projection> Projector<P> {
             options,
             progress: Progress::new(partitions),
             applied: Vec::new(),
+            batch_events: BATCH_EVENTS_MAX,
             stopped: vec![None; usize::from(partitions)],
         }
     }
@@ -106,6 +122,7 @@ impl<P: Projection> Projector<P> {
             match self.follow(&shutdown, &mut pause).await {
                 Ok(()) => return,
                 Err(error) => {
+                    self.batch_events = (self.batch_events / 2).max(1);
                     tracing::warn!(projection = P::SCHEMA.name, error = %chain(&error), "projecting failed; trying again");
                     metrics::counter!("rollcall_projection_failures_total", "projection" => P::SCHEMA.name)
                         .increment(1);
@@ -146,6 +163,7 @@ impl<P: Projection> Projector<P> {
             match bounded(self.batch(&mut connection, &spans)).await {
                 Ok(()) => {
                     *pause = RETRY_PAUSE_MIN;
+                    self.batch_events = (self.batch_events * 2).min(BATCH_EVENTS_MAX);
                     self.gather(begun.elapsed(), &spans).await;
                 }
                 Err(error) if error.transient() => return Err(error),
@@ -164,11 +182,11 @@ impl<P: Projection> Projector<P> {
         }
     }
 
-    /// Lets events gather for as long as the last batch took. A batch costs round trips whatever its size, so a busy
+    /// Lets events gather for twice as long as the last batch took. A batch costs round trips whatever its size, so a busy
     /// machine makes larger ones, and an idle one waits for next to nothing. Who is far behind does not wait.
     async fn gather(&self, took: Duration, spans: &[Span]) {
         if spans.iter().map(Span::events).sum::<u64>() < BATCH_EVENTS_MAX / 4 {
-            tokio::time::sleep(took.min(GATHER_MAX)).await;
+            tokio::time::sleep((took * 2).min(GATHER_MAX)).await;
         }
     }
 
@@ -190,7 +208,7 @@ impl<P: Projection> Projector<P> {
             (head > after && !waits).then_some(Span { partition, after, until: head })
         };
         let mut spans: Vec<Span> = (0..self.log.partitions()).filter_map(behind).collect();
-        let each = BATCH_EVENTS_MAX / spans.len().max(1) as u64;
+        let each = self.batch_events / spans.len().max(1) as u64;
         for span in &mut spans {
             span.until = span.until.min(span.after + each.max(1));
         }

@@ -10,7 +10,7 @@
 mod message;
 mod stream;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use rollcall_event_store::{Log, Position, bounded, session, tail, tail::Span};
@@ -29,6 +29,8 @@ pub const VERSION: i32 = 1;
 /// Events that are on their way at once at most.
 const BATCH_EVENTS_MAX: u64 = 1_000;
 const ACK_WITHIN: Duration = Duration::from_secs(5);
+/// How long events may gather at most before the next batch.
+const GATHER_MAX: Duration = Duration::from_millis(10);
 /// How often an idle publisher looks whether its stream is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -151,12 +153,17 @@ impl Publisher {
                 }
                 continue;
             }
+            let begun = Instant::now();
             let before = Checkpoint { published: at.published.clone(), stream_sequence: at.stream_sequence };
             at.stream_sequence = self.publish(&mut connection, &context, &spans, at.stream_sequence).await?;
             for span in &spans {
                 at.published[usize::from(span.partition)] = span.until;
             }
             bounded(self.store_checkpoint(&mut connection, &before, &at)).await?;
+            // As projections do: a busy machine makes larger batches, an idle one waits for next to nothing.
+            if spans.iter().map(Span::events).sum::<u64>() < BATCH_EVENTS_MAX / 2 {
+                tokio::time::sleep(begun.elapsed().min(GATHER_MAX)).await;
+            }
         }
     }
 

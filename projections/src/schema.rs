@@ -1,7 +1,7 @@
 //! Makes the read models' tables. Each version of a read model owns a schema (`profiles_1`), so that a rebuild can fill
 //! a new one beside the old.
 
-use sqlx::{Connection, Executor, PgConnection, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 
 use crate::{audit, profiles, publisher};
 
@@ -56,7 +56,7 @@ pub async fn migrate(
     service_role: &str,
     partitions: u16,
 ) -> Result<(), sqlx::Error> {
-    let mut connection = PgConnection::connect_with(owner).await?;
+    let mut connection = PgConnection::connect_with(&owner.clone().disable_statement_logging()).await?;
     sqlx::query("SELECT pg_advisory_lock($1)").bind(TURN).execute(&mut connection).await?;
     connection.execute("SET client_min_messages = warning").await?;
     let mut transaction = connection.begin().await?;

@@ -29,6 +29,9 @@ impl Seen {
         partition: Option<u16>,
     ) -> Result<Self, Problem> {
         let seen = Self::of_log(tokens, log_id)?;
+        if seen.0.positions().iter().any(|(partition, _)| *partition >= progress.partitions()) {
+            return Err(malformed("names a partition that this log does not have: drop it"));
+        }
         let wanted = seen.0.positions().iter().copied();
         let wanted = wanted.filter(|(named, _)| partition.is_none_or(|partition| partition == *named));
         if progress.wait(wanted, WAIT_MAX).await {
@@ -47,9 +50,7 @@ impl Seen {
         if token.log_id() == log_id {
             return Ok(Self(token));
         }
-        let detail = "is of another log than this service's: drop it";
-        Err(Problem::new(code::MALFORMED_TOKEN, format!("Consistency-Token {detail}"))
-            .with_error(FieldError::parameter(HEADER.as_str(), detail)))
+        Err(malformed("is of another log than this service's: drop it"))
     }
 
     /// Takes note of a row.
@@ -61,4 +62,9 @@ impl Seen {
     pub fn token(&self) -> &ConsistencyToken {
         &self.0
     }
+}
+
+fn malformed(detail: &str) -> Problem {
+    Problem::new(code::MALFORMED_TOKEN, format!("Consistency-Token {detail}"))
+        .with_error(FieldError::parameter(HEADER.as_str(), detail))
 }

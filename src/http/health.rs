@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
-use rollcall_event_store::Log;
+use rollcall_event_store::{Borrowed, Log};
 use rollcall_projections::{
     Progress,
     audit::Audit,
@@ -85,9 +85,14 @@ impl Health {
     }
 
     async fn postgres(&self) -> Value {
-        let asked = sqlx::query("SELECT 1").execute(self.0.log.pool());
+        let asked = async {
+            let mut connection = Borrowed::from(self.0.log.pool()).await?;
+            sqlx::query("SELECT 1").execute(&mut *connection).await?;
+            connection.done();
+            Ok::<_, sqlx::Error>(())
+        };
         match tokio::time::timeout(ANSWER_WITHIN, asked).await {
-            Ok(Ok(_)) => json!({"status": "up"}),
+            Ok(Ok(())) => json!({"status": "up"}),
             // What the driver says may name hosts and users, but no person.
             Ok(Err(error)) => json!({"status": "down", "detail": error.to_string()}),
             Err(_) => json!({"status": "down", "detail": "it did not answer within a second"}),

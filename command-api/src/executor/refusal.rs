@@ -5,7 +5,7 @@ use rollcall_edge::{
     Problem,
     problem::{FieldError, code},
 };
-use rollcall_event_store::{Log, append, gather, streams::LoadError};
+use rollcall_event_store::{Log, append, gather, keys, load, streams::LoadError};
 
 use super::Failure;
 use crate::Call;
@@ -64,7 +64,10 @@ pub(super) fn of_load(error: LoadError) -> Failure {
     let problem = match error {
         LoadError::Gather(gather::Error::Overloaded) => overloaded(),
         LoadError::Gather(gather::Error::Unreachable(_) | gather::Error::Stopping) => unavailable(&error),
-        LoadError::Gather(gather::Error::Fetch(_)) => unavailable(&error),
+        LoadError::Gather(gather::Error::Fetch(ref cause)) => match &**cause {
+            load::Error::Database(_) | load::Error::Keys(keys::Error::Database(_)) => unavailable(&error),
+            load::Error::Keys(_) => Problem::internal(&error),
+        },
         LoadError::Keys(_) | LoadError::Decode(_) => Problem::internal(&error),
     };
     problem.into()

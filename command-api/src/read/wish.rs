@@ -41,9 +41,10 @@ pub(crate) fn item(raw: &RawValue, pointer: String, fresh: UserId) -> Result<Ite
     let if_match = version.map_or(IfMatch::Absent, |version| IfMatch::Versions(vec![version]));
     if command == "CreateUser" {
         let Wished { wish: (user, chosen), reason } = members(data.named("CreateUser"), new_user)?;
-        let target = match id.or(chosen) {
-            Some(id) => Target::Named(id),
-            None => Target::Fresh(fresh),
+        let target = match (id, chosen) {
+            (Some(_), Some(_)) => return Err(refused(id_pointer, "stands in data as well".to_owned())),
+            (Some(id), None) | (None, Some(id)) => Target::Named(id),
+            (None, None) => Target::Fresh(fresh),
         };
         return Ok(Item { target, wish: Wish::CreateUser(Box::new(user)), reason, if_match });
     }

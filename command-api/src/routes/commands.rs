@@ -59,6 +59,7 @@ pub(crate) async fn run_commands(
     call: Call,
     JsonBody(body): JsonBody<BODY_BYTES_MAX>,
 ) -> Result<Json, Problem> {
+    call.unconditional()?;
     let commands = json::elements(&body, COMMANDS_MAX)?;
     let mut outcomes: Vec<Option<Outcome>> = commands.iter().map(|_| None).collect();
     let mut streams: Vec<Vec<Job>> = Vec::new();

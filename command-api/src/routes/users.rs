@@ -33,6 +33,7 @@ pub(crate) async fn create_user(
     call: Call,
     JsonBody(body): JsonBody<BODY_BYTES_MAX>,
 ) -> Result<Json, Problem> {
+    call.unconditional()?;
     let Wished { wish: (user, chosen), reason } = read::body(&body, "CreateUser", read::new_user)?;
     let target = match chosen {
         Some(id) => Target::Named(id),
@@ -40,10 +41,7 @@ pub(crate) async fn create_user(
     };
     let wish = Wish::CreateUser(Box::new(user));
     let idempotency = call.idempotency(executor.log().keys(), &body);
-    // A precondition on a user that does not exist has nothing to say.
-    let done = executor
-        .execute(&call, &rollcall_edge::preconditions::IfMatch::Absent, idempotency, target, wish, reason)
-        .await?;
+    let done = executor.execute(&call, &call.if_match, idempotency, target, wish, reason).await?;
     Ok(answer(&executor, &call, &done))
 }
 

@@ -9,8 +9,8 @@ use super::details::{
 };
 use super::patch::merge;
 use super::{
-    ASSOCIATIONS_MAX, CATEGORIES_MAX, Change, EXTERNAL_IDS_MAX, NewUser, Refusal, Status, TRAITS_MAX, User,
-    UserCommand, UserEvent, UserPatch, Wish,
+    ASSOCIATIONS_MAX, CATEGORIES_MAX, Change, EXTERNAL_IDS_MAX, NewUser, Refusal, Status, TERMS_MAX,
+    TRAITS_MAX, User, UserCommand, UserEvent, UserPatch, Wish,
 };
 use crate::Personal;
 use crate::value::{Association, Category, Email, PolicySlug, PolicyVersion, Reason, TraitName, TraitValue};
@@ -53,7 +53,7 @@ impl User {
                 permit(status, Correction::No, Ok(self.remove_association(association, reason)))
             }
             (Wish::AcceptTerms { policy, version }, Some(status)) => {
-                permit(status, Correction::No, Ok(self.accept_terms(policy, version, reason)))
+                permit(status, Correction::No, self.accept_terms(policy, version, reason))
             }
 
             (Wish::DeactivateUser, Some(Status::Active)) => {
@@ -178,15 +178,17 @@ impl User {
         policy: &PolicySlug,
         version: &PolicyVersion,
         reason: Option<&Reason>,
-    ) -> Vec<UserEvent> {
+    ) -> Decision {
         if self.accepted_terms.get(policy).is_some_and(|versions| versions.contains(version)) {
-            return vec![];
+            return Ok(vec![]);
         }
-        vec![UserEvent::TermsAccepted {
+        let accepted = self.accepted_terms.values().map(std::collections::BTreeSet::len).sum::<usize>();
+        within("accepted versions of policies", accepted, accepted + 1, TERMS_MAX)?;
+        Ok(vec![UserEvent::TermsAccepted {
             policy: policy.clone(),
             version: version.clone(),
             personal: reason_only(reason),
-        }]
+        }])
     }
 }
 

@@ -105,7 +105,7 @@ registry! {
         "The caller sends more than its share. Come back after Retry-After.";
     INTERNAL "internal" INTERNAL_SERVER_ERROR
         "The service failed"
-        "An error that is not the caller's. It is logged here under the request's correlation id. A command may or may not have happened: repeat it with the same Idempotency-Key.";
+        "An error that is not the caller's. It is logged here. A command may or may not have happened: repeat it with the same Idempotency-Key.";
     OVERLOADED "overloaded" SERVICE_UNAVAILABLE
         "The service is overloaded"
         "The queue is full and nothing was done. Come back after Retry-After.";

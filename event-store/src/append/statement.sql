@@ -1,7 +1,8 @@
 -- Stores a batch of appends in one round trip and one transaction. Each append is judged on its own: one that conflicts,
 -- whose claim is taken or whose key was used is left out; all others are stored whole.
 --
--- Locks, always in this order, so that two processes cannot deadlock: claims by digest, keys by key, heads by partition.
+-- Locks, always in this order, so that two processes do not deadlock: claims by digest, records by key, data keys by id,
+-- heads by partition.
 -- A head's lock is the last to be taken and is held to the commit; only inserts follow.
 --
 -- $1 … $14  events, one row each, sorted by partition: append, partition, tenant, type, id, sequence, probe, event id,
@@ -88,7 +89,7 @@ heads AS (
         recorded_at = greatest(clock_timestamp(), p.recorded_at + interval '1 microsecond')
                       + (c.events - 1) * interval '1 microsecond'
     FROM counts c WHERE p.partition = c.partition
-    RETURNING p.partition, p.position - c.events AS base,
+    RETURNING p.partition, c.events, p.position - c.events AS base,
               p.recorded_at - (c.events - 1) * interval '1 microsecond' AS first_at
 ),
 stored AS (
@@ -103,4 +104,4 @@ stored AS (
 )
 SELECT ARRAY(SELECT append FROM conflicts), ARRAY(SELECT ordinal FROM taken), ARRAY(SELECT append FROM replays),
        ARRAY(SELECT partition FROM heads ORDER BY partition), ARRAY(SELECT base FROM heads ORDER BY partition),
-       ARRAY(SELECT first_at FROM heads ORDER BY partition)
+       ARRAY(SELECT first_at FROM heads ORDER BY partition), ARRAY(SELECT events FROM heads ORDER BY partition)

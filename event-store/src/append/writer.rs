@@ -29,6 +29,8 @@ pub(super) struct Writer {
     connection: Option<PgConnection>,
     stored: Stored,
     batch_appends_max: usize,
+    /// Since when there has been no answer: batches that come later do not wait anew.
+    lost_since: Option<Instant>,
 }
 
 impl Writer {
@@ -41,7 +43,7 @@ impl Writer {
             ("enable_seqscan", "off"),
             ("plan_cache_mode", "force_generic_plan"),
         ]);
-        Self { options, connection: None, stored, batch_appends_max }
+        Self { options, connection: None, stored, batch_appends_max, lost_since: None }
     }
 
     pub async fn run(mut self, mut pending: mpsc::Receiver<Pending>, shutdown: CancellationToken) {
@@ -71,7 +73,7 @@ impl Writer {
             metrics::gauge!("rollcall_append_queue").set((pending.len() + queue.len()) as f64);
             metrics::histogram!("rollcall_append_batch_appends").record(batch.leaders.len() as f64);
             let started = Instant::now();
-            let outcomes = self.store(&batch.leaders).await;
+            let outcomes = self.store(&batch.leaders, Attempt::default()).await;
             metrics::histogram!("rollcall_append_batch_seconds").record(started.elapsed().as_secs_f64());
             self.stored.tell(&mut batch.leaders, &outcomes);
             batch.answer(outcomes, &mut queue);
@@ -79,9 +81,8 @@ impl Writer {
     }
 
     /// Stores a batch, whatever it takes within its bounds; an outcome for each append.
-    async fn store(&mut self, batch: &[Pending]) -> Vec<Result<Appended, Error>> {
+    async fn store(&mut self, batch: &[Pending], mut attempt: Attempt) -> Vec<Result<Appended, Error>> {
         let mut outcomes: Vec<Option<Result<Appended, Error>>> = batch.iter().map(|_| None).collect();
-        let mut attempt = Attempt::default();
         loop {
             let open: Vec<usize> = (0..batch.len()).filter(|&index| outcomes[index].is_none()).collect();
             if open.is_empty() {
@@ -110,7 +111,7 @@ impl Writer {
                     Failure::Races | Failure::Poison(_) => {
                         for index in open {
                             let alone = std::slice::from_ref(&batch[index]);
-                            outcomes[index] = Box::pin(self.store(alone)).await.pop();
+                            outcomes[index] = Box::pin(self.store(alone, attempt.alone())).await.pop();
                         }
                     }
                 },
@@ -128,7 +129,7 @@ impl Writer {
         if self.connection.is_none() {
             match bounded(PgConnection::connect_with(&self.options)).await {
                 Ok(connection) => self.connection = Some(connection),
-                Err(error) => return Err(attempt.connection_lost(&error, false).await),
+                Err(error) => return Err(self.lost(attempt, &error, false).await),
             }
         }
         let connection = self.connection.as_mut().expect("connected above");
@@ -139,13 +140,14 @@ impl Writer {
                 Ok(_) => {}
                 Err(error) => {
                     self.connection = None;
-                    return Err(attempt.connection_lost(&error, true).await);
+                    return Err(self.lost(attempt, &error, true).await);
                 }
             }
         }
         let generation = self.stored.keys.digest_generation();
         match bounded(run_statement(connection, appends, attempt.probe_all, generation)).await {
             Ok(judged) => {
+                self.lost_since = None;
                 let mut judged: Vec<_> = judged.into_iter().map(Some).collect();
                 if attempt.sent && judged.iter().any(|outcome| matches!(outcome, Some(Err(_)))) {
                     // What refused them may be their own first sending, which was stored after all.
@@ -153,7 +155,7 @@ impl Writer {
                         Ok(found) => found,
                         Err(error) => {
                             self.connection = None;
-                            return Err(attempt.connection_lost(&error, true).await);
+                            return Err(self.lost(attempt, &error, true).await);
                         }
                     };
                     for (outcome, found) in judged.iter_mut().zip(found) {
@@ -169,8 +171,8 @@ impl Writer {
                 Some("23505" | "40001" | "40P01") => Err(attempt.raced()),
                 // Rolled back for want of something that may come back: resources (53…, a full disk among them), a lock
                 // or time.
-                Some(code) if code.starts_with("53") || code == "55P03" || code == "57014" => {
-                    Err(attempt.connection_lost(&error, false).await)
+                Some(code) if code.starts_with("53") || ["55P03", "57014", "25006"].contains(&code) => {
+                    Err(self.lost(attempt, &error, false).await)
                 }
                 Some(code) if !(code.starts_with("57P") || code.starts_with("08")) => {
                     Err(Failure::Poison(error))
@@ -178,10 +180,27 @@ impl Writer {
                 // The server went away (admin_shutdown, crash_shutdown …) or the connection broke.
                 _ => {
                     self.connection = None;
-                    Err(attempt.connection_lost(&error, true).await)
+                    Err(self.lost(attempt, &error, true).await)
                 }
             },
         }
+    }
+}
+
+impl Writer {
+    /// Takes note of a lost connection or answer; whether to try again.
+    async fn lost(&mut self, attempt: &mut Attempt, error: &sqlx::Error, sent: bool) -> Failure {
+        if self.lost_since.is_none() {
+            tracing::warn!(%error, "the connection to PostgreSQL was lost; trying again");
+        }
+        attempt.sent |= sent;
+        attempt.probe_all |= sent;
+        let lost_since = *self.lost_since.get_or_insert_with(Instant::now);
+        if lost_since.elapsed() > LOST_FOR_MAX {
+            return Failure::All(if attempt.sent { Error::Unknown } else { Error::Unreachable });
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Failure::Again
     }
 }
 
@@ -244,7 +263,6 @@ struct Attempt {
     /// A race was lost: every append's version is probed from now on.
     probe_all: bool,
     races: u32,
-    lost_since: Option<Instant>,
 }
 
 enum Failure {
@@ -262,18 +280,9 @@ impl Attempt {
         if self.races > RACES_MAX { Failure::Races } else { Failure::Again }
     }
 
-    async fn connection_lost(&mut self, error: &sqlx::Error, sent: bool) -> Failure {
-        if self.lost_since.is_none() {
-            tracing::warn!(%error, "the connection to PostgreSQL was lost; trying again");
-        }
-        self.sent |= sent;
-        self.probe_all |= sent;
-        let lost_since = *self.lost_since.get_or_insert_with(Instant::now);
-        if lost_since.elapsed() > LOST_FOR_MAX {
-            return Failure::All(if self.sent { Error::Unknown } else { Error::Unreachable });
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        Failure::Again
+    /// What an append of the batch knows that is tried alone from now on.
+    fn alone(&self) -> Self {
+        Self { sent: self.sent, probe_all: self.probe_all, races: 0 }
     }
 }
 
@@ -392,6 +401,7 @@ async fn run_statement(
         partitions: row.try_get(3)?,
         bases: row.try_get(4)?,
         first_at: row.try_get(5)?,
+        events: row.try_get(6)?,
     };
     judged.outcomes(appends, &c)
 }
@@ -405,6 +415,8 @@ struct Judged {
     partitions: Vec<i32>,
     bases: Vec<i64>,
     first_at: Vec<DateTime<Utc>>,
+    /// Events stored in each partition, as the database counted them.
+    events: Vec<i64>,
 }
 
 impl Judged {
@@ -429,7 +441,7 @@ impl Judged {
         }
         // Positions as the statement counted them: by partition, in the batch's order.
         let mut stored: Vec<u64> = vec![0; self.partitions.len()];
-        appends
+        let outcomes: Vec<_> = appends
             .iter()
             .zip(refused)
             .map(|(pending, refused)| {
@@ -448,7 +460,12 @@ impl Judged {
                 let recorded_at = self.first_at[place] + Duration::from_micros(stored[place] - 1);
                 Ok(Ok(Appended { partition: pending.partition, position, recorded_at: Some(recorded_at) }))
             })
-            .collect()
+            .collect::<Result<_, sqlx::Error>>()?;
+        // Counted on both sides: readers of this process go by these positions.
+        if stored.iter().map(|count| count.cast_signed()).ne(self.events.iter().copied()) {
+            return Err(sqlx::Error::Decode("the database counted other events than were sent".into()));
+        }
+        Ok(outcomes)
     }
 }
 

@@ -14,8 +14,32 @@ use crate::{Partition, Recorded};
 
 /// Events kept of one partition: some tenths of a second of a busy service.
 const EVENTS_MAX: usize = 512;
+/// Bytes kept of one partition, its newest event apart.
+const BYTES_MAX: usize = 1 << 20;
 
-pub(crate) struct Recent(Box<[Mutex<VecDeque<Arc<Recorded>>>]>);
+pub(crate) struct Recent(Box<[Mutex<Kept>]>);
+
+#[derive(Default)]
+struct Kept {
+    events: VecDeque<Arc<Recorded>>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn drop_first(&mut self) {
+        if let Some(event) = self.events.pop_front() {
+            self.bytes -= size(&event);
+        }
+    }
+}
+
+/// What an event takes, near enough.
+fn size(event: &Recorded) -> usize {
+    size_of::<Recorded>()
+        + event.payload.len()
+        + event.personal.as_ref().map_or(0, Vec::len)
+        + event.metadata.len()
+}
 
 impl Recent {
     pub fn new(partitions: Partition) -> Self {
@@ -25,27 +49,28 @@ impl Recent {
     /// Keeps a committed event.
     pub fn push(&self, event: Recorded) {
         let mut kept = self.0[usize::from(event.partition)].lock().unwrap_or_else(PoisonError::into_inner);
-        match kept.back() {
+        match kept.events.back() {
             Some(last) if last.position + 1 == event.position => {}
             // An answer that was lost and found may come late; what is newer is worth more.
             Some(last) if last.position >= event.position => return,
-            _ => kept.clear(),
+            _ => *kept = Kept::default(),
         }
-        if kept.len() == EVENTS_MAX {
-            kept.pop_front();
+        kept.bytes += size(&event);
+        kept.events.push_back(Arc::new(event));
+        while kept.events.len() > EVENTS_MAX || (kept.bytes > BYTES_MAX && kept.events.len() > 1) {
+            kept.drop_first();
         }
-        kept.push_back(Arc::new(event));
     }
 
     /// A span's events, where all of them are here.
     pub fn get(&self, span: &Span) -> Option<Vec<Arc<Recorded>>> {
         let kept = self.0[usize::from(span.partition)].lock().unwrap_or_else(PoisonError::into_inner);
-        let (first, last) = (kept.front()?.position, kept.back()?.position);
+        let (first, last) = (kept.events.front()?.position, kept.events.back()?.position);
         if first > span.after + 1 || last < span.until {
             return None;
         }
         let place = |position: u64| usize::try_from(position + 1 - first).expect("few are kept");
-        Some(kept.range(place(span.after)..place(span.until)).cloned().collect())
+        Some(kept.events.range(place(span.after)..place(span.until)).cloned().collect())
     }
 }
 
@@ -106,5 +131,12 @@ mod tests {
         (1..=EVENTS_MAX as u64 + 1).for_each(|position| recent.push(event(position)));
         assert_eq!(read(&recent, 0, 1), None);
         assert_eq!(read(&recent, 1, 2), Some(vec![2]));
+
+        let recent = Recent::new(1);
+        for position in 1..=3 {
+            recent.push(Recorded { personal: Some(vec![0; BYTES_MAX / 2]), ..event(position) });
+        }
+        assert_eq!(read(&recent, 1, 3), None);
+        assert_eq!(read(&recent, 2, 3), Some(vec![3]));
     }
 }

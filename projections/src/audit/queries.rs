@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use rollcall_domain::{FieldChange, UserEvent};
 use rollcall_event_store::{
-    Log, Partition, Position, Recorded, StreamId, bounded,
+    Borrowed, Log, Partition, Position, Recorded, StreamId, bounded,
     keys::{self, Opened},
 };
 use serde::Serialize;
@@ -157,11 +157,13 @@ impl Queries {
     ) -> Result<Vec<StoredEvent>, Error> {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let stream = StreamId::new(tenant, USER, id);
-        let mut connection = self.log.pool().acquire().await?;
+        let mut connection = Borrowed::from(self.log.readers()).await?;
         let partition = stream.partition(self.log.partitions());
         let events =
-            rollcall_event_store::load::page(&mut connection, &stream, partition, after, limit).await?;
+            bounded(rollcall_event_store::load::page(&mut connection, &stream, partition, after, limit))
+                .await?;
         let opened = self.open(&mut connection, events).await?;
+        connection.done();
         opened.into_iter().map(|(event, opened)| StoredEvent::of(event, opened)).collect()
     }
 
@@ -171,7 +173,7 @@ impl Queries {
         mut query: QueryBuilder<'_, Postgres>,
         limit: usize,
     ) -> Result<Page, Error> {
-        let mut connection = self.log.pool().acquire().await?;
+        let mut connection = Borrowed::from(self.log.readers()).await?;
         let rows = bounded(query.build().fetch_all(&mut *connection)).await?;
         let more = rows.len() > limit;
         let events = rows.iter().take(limit).map(|row| {
@@ -191,6 +193,7 @@ impl Queries {
         });
         let events = events.collect::<Result<Vec<_>, sqlx::Error>>()?;
         let opened = self.open(&mut connection, events).await?;
+        connection.done();
         let entries = opened.iter().map(|(event, opened)| entry(event, opened));
         Ok(Page { entries: entries.collect::<Result<_, projector::Error>>()?, more })
     }

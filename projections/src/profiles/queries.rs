@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use rollcall_event_store::{
-    Log, Partition, Position, StreamId, bounded, gather,
+    Borrowed, Log, Partition, Position, StreamId, bounded, gather,
     keys::{self, Keys, SubjectKey},
 };
 use sqlx::{
@@ -18,6 +18,9 @@ use crate::{Profile, stored::USER};
 /// Candidates that one listing opens at most to fill a page; a page may be shorter than asked for, and still have a
 /// next one.
 const CANDIDATES_MAX: usize = 5_000;
+
+/// Candidates that a search by name reads at least with one statement.
+const CANDIDATES_MIN: usize = 100;
 
 /// A profile and where its last change stands in the log.
 #[derive(Clone, Debug)]
@@ -94,9 +97,10 @@ impl Queries {
     /// As [`get`](Self::get).
     pub async fn get_many(&self, tenant: &str, ids: &[String]) -> Result<Vec<Row>, Error> {
         let streams: Vec<StreamId> = ids.iter().map(|id| StreamId::new(tenant, USER, id.as_str())).collect();
-        let mut connection = self.log.pool().acquire().await?;
+        let mut connection = Borrowed::from(self.log.readers()).await?;
         let select = select_many();
         let rows = bounded(read_many(&mut connection, self.log.keys(), &select, &streams)).await?;
+        connection.done();
         Ok(rows.into_iter().flatten().collect())
     }
 
@@ -114,13 +118,16 @@ impl Queries {
         let nothing = Page { rows: Vec::new(), next_after: None };
         let Some(ids) = self.claimed(tenant, filter).await? else { return Ok(nothing) };
         let search = filter.name.as_deref().map(names::Search::new);
-        let mut connection = self.log.pool().acquire().await?;
+        let mut connection = Borrowed::from(self.log.readers()).await?;
         let mut rows: Vec<Row> = Vec::new();
         let mut after = after.unwrap_or_default().to_owned();
         let mut opened = 0;
-        loop {
-            // One more than asked for tells whether there is a next page.
-            let want = limit + 1 - rows.len();
+        let page = loop {
+            // One more than asked for tells whether there is a next page; a search opens more than it finds.
+            let want = match search {
+                Some(_) => (limit + 1 - rows.len()).max(CANDIDATES_MIN),
+                None => limit + 1 - rows.len(),
+            };
             let mut query = self.listing(tenant, filter, search.as_ref(), &ids, &after, want);
             let candidates = bounded(query.build().fetch_all(&mut *connection)).await?;
             let exhausted = candidates.len() < want;
@@ -137,15 +144,17 @@ impl Queries {
             if rows.len() > limit {
                 rows.truncate(limit);
                 let next_after = rows.last().map(|row| row.id.clone());
-                return Ok(Page { rows, next_after });
+                break Page { rows, next_after };
             }
             if exhausted {
-                return Ok(Page { rows, next_after: None });
+                break Page { rows, next_after: None };
             }
             if opened >= CANDIDATES_MAX {
-                return Ok(Page { rows, next_after: Some(after) });
+                break Page { rows, next_after: Some(after) };
             }
-        }
+        };
+        connection.done();
+        Ok(page)
     }
 
     /// The ids that the filter's unique values belong to; none where they belong to nobody, or to several.

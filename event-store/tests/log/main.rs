@@ -1,0 +1,16 @@
+//! The log on a real PostgreSQL.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod batches;
+mod idempotency;
+mod immutability;
+mod keys;
+mod load;
+mod lost_answers;
+mod migrations;
+mod model;
+mod proxy;
+mod server;
+mod support;
+mod tail;
+mod traps;

@@ -1,0 +1,249 @@
+//! The traps that a batch statement falls into: unprobed versions, the order of locks, and plans.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use rollcall_event_store::{
+    Log,
+    append::{Error, Expected},
+};
+use sqlx::{Connection, PgConnection, Row};
+use tokio::sync::Barrier;
+
+use crate::support::{PATIENCE, Test, Wish, digest, release, stream, stream_in, take, wish};
+
+#[tokio::test]
+async fn a_stale_version_is_refused_alone_and_among_others() {
+    let test = Test::new().await;
+    let hot = || stream("hot");
+    wish(hot(), Expected::Fresh, 5).append(&test.log).await.unwrap();
+    for expected in [Expected::Fresh, Expected::Version(0), Expected::Version(4), Expected::Version(6)] {
+        let alone = wish(hot(), expected, 1).append(&test.log).await;
+        assert!(matches!(alone, Err(Error::Conflict)), "{expected:?}: {alone:?}");
+        let others = (0..50).map(|n| wish(stream(&format!("{expected:?} {n}")), Expected::Fresh, 2));
+        let wishes = others.chain([wish(hot(), expected, 3)]).map(|wish| wish.append(&test.log));
+        let mut outcomes = join_all(wishes).await;
+        let refused = outcomes.pop().unwrap();
+        assert!(matches!(refused, Err(Error::Conflict)), "{expected:?}: {refused:?}");
+        assert!(outcomes.iter().all(Result::is_ok));
+    }
+    wish(hot(), Expected::Version(5), 1).append(&test.log).await.unwrap();
+    test.assert_ordered_without_gaps().await;
+}
+
+#[tokio::test]
+async fn an_unprobed_append_leaves_no_gap_in_a_stream() {
+    let test = Test::new().await;
+    let other = test.another_log().await;
+    for round in 0..30 {
+        // Two processes believe that the stream is theirs to begin; one of them with more events than the other.
+        let stream = || stream(&format!("user-{round}"));
+        let (first, second) = tokio::join!(
+            wish(stream(), Expected::Fresh, 1).data_key(test.log.keys()).append(&test.log),
+            wish(stream(), Expected::Fresh, 3).data_key(other.keys()).append(&other),
+        );
+        let outcomes = [first, second];
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+        assert!(outcomes.iter().any(|outcome| matches!(outcome, Err(Error::Conflict))), "{outcomes:?}");
+    }
+    test.assert_ordered_without_gaps().await;
+}
+
+/// Waits until a writer's statement waits for a lock.
+async fn until_a_writer_waits(connection: &mut PgConnection) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'rollcall-append' AND wait_event_type = 'Lock'";
+    let wait = async {
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *connection).await.unwrap() == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap();
+}
+
+#[tokio::test]
+async fn heads_are_locked_in_ascending_order() {
+    let test = Test::new().await;
+    for blocked in [0, 1, 7, 15] {
+        let mut blocker = test.superuser().await;
+        let mut transaction = blocker.begin().await.unwrap();
+        sqlx::query("SELECT FROM log.partitions WHERE partition = $1 FOR UPDATE")
+            .bind(blocked)
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+        // In descending order, so that an order that the client gave is not taken for one that the plan gives.
+        let wishes =
+            (0..16).rev().map(|p| wish(stream_in(p, &format!("block {blocked}")), Expected::Fresh, 2));
+        let batch = join_all(wishes.map(|wish| wish.append(&test.log)));
+        let look = async {
+            let mut looking = test.superuser().await;
+            until_a_writer_waits(&mut looking).await;
+            let mut free: Vec<i32> =
+                sqlx::query_scalar("SELECT partition FROM log.partitions FOR UPDATE SKIP LOCKED")
+                    .fetch_all(&mut looking)
+                    .await
+                    .unwrap();
+            free.sort_unstable();
+            transaction.rollback().await.unwrap();
+            free
+        };
+        let (outcomes, free) = tokio::join!(batch, look);
+        assert!(outcomes.iter().all(Result::is_ok));
+        assert_eq!(free, (blocked + 1..16).collect::<Vec<i32>>(), "while it waits for the head of {blocked}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_is_the_last_lock_that_an_append_takes() {
+    let test = Test::new().await;
+    wish(stream_in(4, "holder"), Expected::Fresh, 1).claims([take("old")]).append(&test.log).await.unwrap();
+    let mut blocker = test.superuser().await;
+    let mut transaction = blocker.begin().await.unwrap();
+    sqlx::query("SELECT FROM log.partitions FOR UPDATE").execute(&mut *transaction).await.unwrap();
+    let append = wish(stream_in(4, "holder"), Expected::Version(1), 1)
+        .claims([release("old"), take("new")])
+        .key("key")
+        .data_key(test.log.keys())
+        .append(&test.log);
+    let look = async {
+        let mut looking = test.superuser().await;
+        until_a_writer_waits(&mut looking).await;
+        let held = [
+            format!("SELECT FROM log.claims WHERE digest = '\\x{}' FOR UPDATE NOWAIT", hex::encode(digest("old"))),
+            format!("INSERT INTO log.claims VALUES ('\\x{}', 1, 'x', 'x', 'x')", hex::encode(digest("new"))),
+            format!("INSERT INTO log.commands VALUES ('\\x{}', '', 1, 'x', 1)", hex::encode(digest("key"))),
+            "INSERT INTO vault.data_keys SELECT aggregate_id, tenant_id, aggregate_type, 1, '' FROM log.events"
+                .to_owned(),
+        ];
+        sqlx::query("SET lock_timeout = '100ms'").execute(&mut looking).await.unwrap();
+        for held in held {
+            let refused = sqlx::query(&held).execute(&mut looking).await.unwrap_err();
+            let code =
+                refused.as_database_error().and_then(|error| error.code()).map(|code| code.to_string());
+            assert_eq!(code.as_deref(), Some("55P03"), "the append holds it before any head: {held}");
+        }
+        transaction.rollback().await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(append, look);
+    outcome.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn four_processes_on_all_partitions_never_deadlock() {
+    let test = Test::new().await;
+    let barrier = Arc::new(Barrier::new(4));
+    let mut processes = Vec::new();
+    for process in 0..4 {
+        let (log, barrier) = (test.another_log().await, Arc::clone(&barrier));
+        processes.push(tokio::spawn(async move {
+            let mut refused = 0;
+            for round in 0..15 {
+                let wishes = (0..200).map(|n| in_each_others_way(process, round, n).append(&log));
+                barrier.wait().await;
+                for outcome in join_all(wishes).await {
+                    match outcome {
+                        Ok(_) => {}
+                        Err(Error::Conflict | Error::ClaimTaken(_) | Error::KeyUsed) => refused += 1,
+                        Err(other) => panic!("{other:?}"),
+                    }
+                }
+            }
+            log.close().await;
+            refused
+        }));
+    }
+    let mut refused = 0;
+    for process in processes {
+        refused += process.await.unwrap();
+    }
+    assert!(refused > 500, "they were in each other's way ({refused})");
+    test.assert_ordered_without_gaps().await;
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(test.number(deadlocks).await, 0);
+}
+
+/// Claims, keys and streams that other processes want at the same time, in another order.
+fn in_each_others_way(process: usize, round: usize, n: usize) -> Wish {
+    let own = stream(&format!("{process} {round} {n}"));
+    let shared = (n * (process * 2 + 1)) % 200;
+    let names = |kinds: &'static str| kinds.chars().map(move |kind| format!("{kind}{round}.{shared}"));
+    match n % 4 {
+        0 | 1 => wish(own, Expected::Fresh, 1).claims(names("zkasywb").map(|name| take(&name))),
+        2 => wish(own, Expected::Fresh, 2).key(&names("k").collect::<String>()),
+        _ => wish(stream(&format!("shared {n}")), Expected::Version(round as u64), 1)
+            .claims([take(&format!("s{round}.{n}")), release(&format!("s{}.{n}", round.max(1) - 1))]),
+    }
+}
+
+/// How often a table was scanned as a whole, and how many blocks of it and its indexes were read.
+async fn reads(connection: &mut PgConnection, table: &str) -> [i64; 2] {
+    let row = sqlx::query(
+        "SELECT t.seq_scan, b.heap_blks_hit + b.heap_blks_read + b.idx_blks_hit + b.idx_blks_read
+         FROM pg_stat_user_tables t JOIN pg_statio_user_tables b USING (relid) WHERE relid = $1::regclass",
+    )
+    .bind(table)
+    .fetch_one(connection)
+    .await
+    .unwrap();
+    [row.get(0), row.get(1)]
+}
+
+#[tokio::test]
+async fn a_large_log_is_only_looked_up_in_never_scanned() {
+    let test = Test::new().await;
+    test.execute(
+        "INSERT INTO log.events SELECT n / 16 + 1, 1, now() + n * interval '1 us', gen_random_uuid(), n % 16, 'acme',
+             'user', 'old-' || n, 'Happened', '1', '{}', NULL, '{}' FROM generate_series(0, 199999) AS n;
+         UPDATE log.partitions SET position = 12500, recorded_at = now() + interval '1 s';
+         INSERT INTO log.claims SELECT decode(md5(n::text), 'hex'), 1, 'acme', 'user', 'old-' || n
+             FROM generate_series(0, 99999) AS n;
+         INSERT INTO log.commands SELECT decode(md5(n::text), 'hex'), '', 201, 'old-' || n, 1
+             FROM generate_series(0, 99999) AS n;
+         ANALYZE log.events, log.claims, log.commands",
+    )
+    .await;
+    let tables = ["log.events", "log.claims", "log.commands"];
+    let mut connection = test.superuser().await;
+    let mut before = Vec::new();
+    for table in tables {
+        before.push(reads(&mut connection, table).await);
+    }
+    let log = test.another_log().await;
+    batches_of_every_kind(&log).await;
+    // A backend reports its counts at the latest when it ends.
+    log.close().await;
+    let backends = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name IN ('rollcall-append', 'rollcall-load')";
+    while test.number(backends).await > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    for (table, before) in tables.into_iter().zip(before) {
+        let after = reads(&mut connection, table).await;
+        let [scans, blocks] = std::array::from_fn(|n| after[n] - before[n]);
+        assert_eq!(scans, 0, "{table} was scanned");
+        // A look-up or an insert reads a handful of blocks; each table and each of its indexes has thousands.
+        assert!((1_000..50_000).contains(&blocks), "{table}: {blocks} blocks were read for 1,350 appends");
+    }
+}
+
+/// 1,350 appends in batches of one, of some and of many.
+async fn batches_of_every_kind(log: &Log) {
+    let mut next = 0;
+    for size in [1; 250].into_iter().chain([5, 15, 80, 500, 500]) {
+        let wishes: Vec<_> = (next..next + size)
+            .map(|n| {
+                let name = format!("new-{n}");
+                let wish = match n % 3 {
+                    0 => wish(stream(&name), Expected::Version(0), 1),
+                    1 => wish(stream(&name), Expected::Version(1), 1),
+                    _ => wish(stream(&name), Expected::Fresh, 2),
+                };
+                wish.claims([take(&name), release(&format!("r{n}"))]).key(&name).append(log)
+            })
+            .collect();
+        next += size;
+        join_all(wishes).await;
+        assert!(log.loader().get(stream("nobody")).await.unwrap().events.is_empty());
+    }
+}

@@ -1,0 +1,12 @@
+//! The read models and the publisher on a real PostgreSQL and a real nats-server.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod laws;
+mod nats;
+mod overtaking;
+mod publisher;
+mod runtime;
+#[path = "../../../event-store/tests/log/server.rs"]
+mod server;
+mod support;
+mod users;

@@ -1,0 +1,166 @@
+//! A nats-server of the test's own, and publishers that work on it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_nats::jetstream::{self, stream::Stream};
+use rollcall_event_store::Log;
+use rollcall_private_servers::{DataDir, Nats};
+use rollcall_projections::{
+    Progress,
+    publisher::{Publisher, Settings, Status},
+};
+use sqlx::Row;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    server,
+    support::{PATIENCE, Test},
+};
+
+pub const STREAM: &str = "ROLLCALL";
+
+/// A nats-server of the test's own.
+pub struct Server {
+    pub nats: Nats,
+    _directory: tempfile::TempDir,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        let directory = server::directory();
+        let data = DataDir::open(Some(directory.path().join("data"))).unwrap();
+        let nats = Nats::start(&data).await.unwrap();
+        assert!(!nats.missing(), "nats-server is not installed");
+        Self { nats, _directory: directory }
+    }
+
+    async fn client(&self) -> async_nats::Client {
+        Self::client_at(self.nats.url()).await
+    }
+
+    /// async-nats leaves user and password in a URL unused.
+    pub async fn client_at(url: &str) -> async_nats::Client {
+        let address: async_nats::ServerAddr = url.parse().unwrap();
+        let (user, password) =
+            (address.username().unwrap().to_owned(), address.password().unwrap().to_owned());
+        async_nats::ConnectOptions::with_user_and_password(user, password).connect(address).await.unwrap()
+    }
+
+    pub async fn context(&self) -> jetstream::Context {
+        jetstream::new(self.client().await)
+    }
+
+    async fn stream(&self) -> Stream {
+        self.context().await.get_stream(STREAM).await.unwrap()
+    }
+
+    /// The messages of the stream: partition, position, and the headers' id.
+    pub async fn published(&self) -> Vec<(u16, u64, String)> {
+        let stream = self.stream().await;
+        let state = stream.get_info().await.unwrap().state;
+        let mut published = Vec::new();
+        for sequence in state.first_sequence..=state.last_sequence {
+            let message = stream.get_raw_message(sequence).await.unwrap();
+            let header = |name: &str| message.headers.get(name).unwrap().to_string();
+            assert!(
+                message.subject.ends_with(&format!(".{}", header("ce-partition"))),
+                "{}",
+                message.subject
+            );
+            published.push((
+                header("ce-partition").parse().unwrap(),
+                header("ce-position").parse().unwrap(),
+                header("ce-id"),
+            ));
+        }
+        published
+    }
+
+    /// Every event once, and in order within its partition.
+    pub async fn assert_published(&self, test: &Test) {
+        let events =
+            sqlx::query("SELECT partition, event_id::text FROM log.events ORDER BY partition, position")
+                .fetch_all(&mut test.superuser().await)
+                .await
+                .unwrap();
+        let mut stored: BTreeMap<u16, Vec<(u64, String)>> = BTreeMap::new();
+        for event in events {
+            let partition = stored.entry(event.get::<i32, _>(0).try_into().unwrap()).or_default();
+            partition.push((partition.len() as u64 + 1, event.get(1)));
+        }
+        let mut published: BTreeMap<u16, Vec<(u64, String)>> = BTreeMap::new();
+        for (partition, position, id) in self.published().await {
+            published.entry(partition).or_default().push((position, id));
+        }
+        assert_eq!(published, stored);
+    }
+
+    pub async fn stop(self) {
+        self.nats.stop().await;
+    }
+}
+
+/// A publisher that ends with the test.
+pub struct Publishing {
+    pub progress: Progress,
+    pub status: watch::Receiver<Status>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Publishing {
+    pub async fn start(test: &Test, log: &Log, server: &Server) -> Self {
+        Self::through(server.client().await, test, log)
+    }
+
+    pub fn through(client: async_nats::Client, test: &Test, log: &Log) -> Self {
+        // No window in which the server itself drops what is published twice.
+        let settings = Settings { duplicate_window: Duration::from_millis(100), ..Settings::default() };
+        let publisher = Publisher::new(log.clone(), &test.provisioned.service, client, settings);
+        let (progress, status) = (publisher.progress(), publisher.status());
+        let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(publisher.run(shutdown.clone()));
+        Self { progress, status, shutdown, tasks }
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    pub async fn refused(&mut self) -> String {
+        let failing = |status: &Status| matches!(status, Status::Failing(_));
+        let status =
+            timeout(PATIENCE, self.status.wait_for(failing)).await.expect("it refuses").unwrap().clone();
+        let Status::Failing(text) = status else { unreachable!("waited for it") };
+        text
+    }
+}
+
+/// Waits until the stream has as many messages as the log has events.
+pub async fn until_there_are(test: &Test, server: &Server) {
+    let events = test.number("SELECT count(*) FROM log.events").await;
+    until_published(server, u64::try_from(events).unwrap()).await;
+}
+
+/// Waits until the stream has that many messages; it may not be there yet.
+pub async fn until_published(server: &Server, messages: u64) {
+    let context = server.context().await;
+    let wait = async {
+        loop {
+            if let Ok(stream) = context.get_stream(STREAM).await
+                && let Ok(info) = stream.get_info().await
+                && info.state.messages >= messages
+            {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.expect("that many messages are in the stream");
+}

@@ -1,0 +1,206 @@
+//! The publisher on a real nats-server: every event in order within its partition, whatever happens in between.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rollcall_projections::publisher::Status;
+use tokio::time::sleep;
+
+use crate::{
+    nats::{Publishing, STREAM, Server, until_there_are},
+    support::{PARTITIONS, Test},
+    users::{Users, seats},
+};
+
+/// Users in all partitions, each with a number of events.
+async fn fill(test: &Test, users: &mut Users, rounds: std::ops::Range<u32>) {
+    for round in rounds {
+        for user in 0..12 {
+            users.wish(&test.log, user, seats(round)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_event_is_published_once_and_in_order() {
+    let (test, server) = (Test::new().await, Server::start().await);
+    let mut users = Users::default();
+    fill(&test, &mut users, 0..5).await;
+    let publishing = Publishing::start(&test, &test.log, &server).await;
+    test.wait(&publishing.progress).await;
+    server.assert_published(&test).await;
+    fill(&test, &mut users, 5..10).await;
+    test.wait(&publishing.progress).await;
+    server.assert_published(&test).await;
+    assert_eq!(*publishing.status.borrow(), Status::Publishing);
+    for partition in 0..PARTITIONS {
+        let position = i64::try_from(test.log.heads().position(partition)).unwrap();
+        assert_eq!(test.checkpoint("publisher", partition).await, position);
+    }
+    publishing.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_published_before_a_checkpoint_was_lost_is_not_published_again() {
+    let (test, server) = (Test::new().await, Server::start().await);
+    let mut users = Users::default();
+    fill(&test, &mut users, 0..4).await;
+    for set_back in ["position / 2", "0", "greatest(position - 1, 0)"] {
+        let publishing = Publishing::start(&test, &test.log, &server).await;
+        test.wait(&publishing.progress).await;
+        publishing.stop().await;
+        let before = server.published().await.len();
+        test.execute(&format!(
+            "UPDATE projections.checkpoints SET position = {set_back} WHERE projection = 'publisher';
+             UPDATE projections.published SET stream_sequence = (SELECT sum(position) FROM projections.checkpoints
+                                                                 WHERE projection = 'publisher')"
+        ))
+        .await;
+        // Longer than the server would notice by itself.
+        sleep(Duration::from_millis(300)).await;
+        let publishing = Publishing::start(&test, &test.log, &server).await;
+        test.wait(&publishing.progress).await;
+        assert_eq!(server.published().await.len(), before, "{set_back}");
+        users.wish(&test.log, 3, seats(u32::try_from(before).unwrap() + 100)).await;
+        test.wait(&publishing.progress).await;
+        server.assert_published(&test).await;
+        publishing.stop().await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_was_lost_is_filled_again_from_the_log() {
+    let (test, server) = (Test::new().await, Server::start().await);
+    let mut users = Users::default();
+    fill(&test, &mut users, 0..3).await;
+    let publishing = Publishing::start(&test, &test.log, &server).await;
+    test.wait(&publishing.progress).await;
+    // While it publishes …
+    server.context().await.delete_stream(STREAM).await.unwrap();
+    fill(&test, &mut users, 3..4).await;
+    test.wait(&publishing.progress).await;
+    server.assert_published(&test).await;
+    publishing.stop().await;
+    // … and while it does not.
+    server.context().await.delete_stream(STREAM).await.unwrap();
+    let publishing = Publishing::start(&test, &test.log, &server).await;
+    test.wait(&publishing.progress).await;
+    until_there_are(&test, &server).await;
+    server.assert_published(&test).await;
+    publishing.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_stream_is_filled_again_although_nothing_new_happens() {
+    let (test, server) = (Test::new().await, Server::start().await);
+    let mut users = Users::default();
+    fill(&test, &mut users, 0..2).await;
+    let publishing = Publishing::start(&test, &test.log, &server).await;
+    test.wait(&publishing.progress).await;
+    server.context().await.delete_stream(STREAM).await.unwrap();
+    until_there_are(&test, &server).await;
+    server.assert_published(&test).await;
+    publishing.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_of_another_log_is_left_alone() {
+    let server = Server::start().await;
+    let (owner, test) = (Test::new().await, Test::new().await);
+    let mut users = Users::default();
+    fill(&owner, &mut users, 0..2).await;
+    let publishing = Publishing::start(&owner, &owner.log, &server).await;
+    owner.wait(&publishing.progress).await;
+    publishing.stop().await;
+
+    fill(&test, &mut Users::default(), 0..3).await;
+    let mut publishing = Publishing::start(&test, &test.log, &server).await;
+    let refusal = publishing.refused().await;
+    assert!(
+        refusal.contains("another log") && refusal.contains(&owner.log.log_id().to_string()),
+        "{refusal}"
+    );
+    server.assert_published(&owner).await;
+    publishing.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_of_another_log_is_left_alone_even_where_it_has_the_same_length() {
+    let (first, second) = (Server::start().await, Server::start().await);
+    let (owner, test) = (Test::new().await, Test::new().await);
+    for (test, server) in [(&test, &first), (&owner, &second)] {
+        fill(test, &mut Users::default(), 0..2).await;
+        let publishing = Publishing::start(test, &test.log, server).await;
+        test.wait(&publishing.progress).await;
+        publishing.stop().await;
+    }
+    // The service is told the wrong address.
+    let mut publishing = Publishing::start(&test, &test.log, &second).await;
+    let refusal = publishing.refused().await;
+    assert!(refusal.contains("another log"), "{refusal}");
+    second.assert_published(&owner).await;
+    publishing.stop().await;
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_ahead_of_the_log_is_left_alone() {
+    let (test, server) = (Test::new().await, Server::start().await);
+    let mut users = Users::default();
+    fill(&test, &mut users, 0..3).await;
+    let publishing = Publishing::start(&test, &test.log, &server).await;
+    test.wait(&publishing.progress).await;
+    publishing.stop().await;
+    let before = server.published().await.len();
+    // As after a restore to an earlier point.
+    test.forge(
+        "DELETE FROM log.events WHERE position > 4; UPDATE log.partitions SET position = least(position, 4);
+         UPDATE projections.checkpoints SET position = 2; UPDATE projections.published SET stream_sequence = 3",
+    )
+    .await;
+    let restored = test.another_log().await;
+    let mut publishing = Publishing::start(&test, &restored, &server).await;
+    let refusal = publishing.refused().await;
+    assert!(refusal.contains("ahead of the log"), "{refusal}");
+    assert_eq!(server.published().await.len(), before);
+    publishing.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn two_publishers_at_once_leave_nothing_out_and_nothing_in_disorder() {
+    let (test, server) = (Test::new().await, Server::start().await);
+    let other = test.another_log().await;
+    let publishers =
+        [Publishing::start(&test, &test.log, &server).await, Publishing::start(&test, &other, &server).await];
+    // Each process hears of its own appends first, so that the two never have quite the same news.
+    let mut lives = Vec::new();
+    for life in 0..8_u8 {
+        let log = if life % 2 == 0 { test.log.clone() } else { other.clone() };
+        lives.push(tokio::spawn(async move {
+            let mut users = Users::default();
+            for round in 0..60 {
+                for user in 0..4 {
+                    users.wish(&log, life * 4 + user, seats(round)).await;
+                }
+                // Now and then both are idle, and begin again at the same time.
+                sleep(Duration::from_millis(if round % 6 == 0 { 600 } else { 5 })).await;
+            }
+        }));
+    }
+    for life in join_all(lives).await {
+        life.unwrap();
+    }
+    until_there_are(&test, &server).await;
+    server.assert_published(&test).await;
+    for publisher in publishers {
+        publisher.stop().await;
+    }
+    server.stop().await;
+}

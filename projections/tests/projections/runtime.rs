@@ -1,0 +1,211 @@
+//! The projector at work: exactly once, and as far as it can.
+
+use std::time::Duration;
+
+use rollcall_event_store::Log;
+use rollcall_projections::{Progress, audit::Audit, profiles::Profiles, projector::Projector};
+use tokio::time::{Instant, sleep};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    laws::{assert_folded, rows},
+    support::{PATIENCE, Test},
+    users::{Users, seats},
+};
+
+/// Projectors that end with the test.
+#[derive(Default)]
+struct Running {
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Running {
+    fn profiles(&self, test: &Test, log: &Log) -> Progress {
+        let projector = Projector::new(Profiles::new(log.clone()), log.clone(), &test.provisioned.service);
+        let progress = projector.progress();
+        self.tasks.spawn(projector.run(self.shutdown.clone()));
+        progress
+    }
+
+    fn audit(&self, test: &Test, log: &Log) -> Progress {
+        let projector = Projector::new(Audit::default(), log.clone(), &test.provisioned.service);
+        let progress = projector.progress();
+        self.tasks.spawn(projector.run(self.shutdown.clone()));
+        progress
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn two_projectors_of_one_projection_apply_everything_once() {
+    let test = Test::new().await;
+    let other = test.another_log().await;
+    let running = Running::default();
+    let progress = [
+        running.profiles(&test, &test.log),
+        running.profiles(&test, &other),
+        running.audit(&test, &test.log),
+        running.audit(&test, &other),
+    ];
+    let mut users = Users::default();
+    for round in 0..60 {
+        for user in 0..12 {
+            users.wish(&test.log, user, seats(round)).await;
+        }
+    }
+    for progress in &progress {
+        test.wait(progress).await;
+    }
+    assert_folded(&rows(&test, &users).await, &users);
+    let audited = "SELECT count(*) FROM audit_1.entries a JOIN log.events e
+         ON e.partition = a.partition AND e.position = a.position
+            AND e.tenant_id = a.tenant_id AND e.recorded_at = a.recorded_at AND e.event_type = a.event_type
+            AND a.actor = 'tester'";
+    let stored = test.number("SELECT count(*) FROM log.events").await;
+    assert_eq!(stored, 12 * 61);
+    assert_eq!(
+        (test.number(audited).await, test.number("SELECT count(*) FROM audit_1.entries").await),
+        (stored, stored)
+    );
+    let behind = "SELECT count(*) FROM projections.checkpoints c JOIN log.partitions p USING (partition)
+         WHERE c.projection IN ('profiles', 'audit') AND c.position <> p.position";
+    assert_eq!(test.number(behind).await, 0);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_projection_begins_again_from_nothing_and_goes_on_from_its_checkpoint() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    for round in 0..3 {
+        for user in 0..8 {
+            users.wish(&test.log, user, seats(round)).await;
+        }
+        if round == 1 {
+            // All of it again, as after a reset.
+            test.execute(
+                "TRUNCATE profiles_1.users; UPDATE projections.checkpoints SET position = 0 WHERE projection = 'profiles'",
+            )
+            .await;
+        }
+        let running = Running::default();
+        test.wait(&running.profiles(&test, &test.log)).await;
+        running.stop().await;
+        assert_folded(&rows(&test, &users).await, &users);
+    }
+}
+
+/// Users in two partitions; an event of the first one's has become unreadable in the middle.
+async fn poisoned() -> (Test, Users, u8, u8) {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    let mut number = 0;
+    let other = loop {
+        users.wish(&test.log, number, seats(1)).await;
+        let partition = |user: u8| users.0[&user].stream.partition(crate::support::PARTITIONS);
+        if partition(number) != partition(0) {
+            break number;
+        }
+        number += 1;
+    };
+    users.wish(&test.log, 0, seats(2)).await;
+    users.wish(&test.log, 0, seats(3)).await;
+    let position = users.0[&0].position - 1;
+    let partition = users.0[&0].stream.partition(crate::support::PARTITIONS);
+    test.forge(&format!(
+        "UPDATE log.events SET event_type = 'Nonsense' WHERE partition = {partition} AND position = {position}"
+    ))
+    .await;
+    (test, users, 0, other)
+}
+
+const CURE: &str = "UPDATE log.events SET event_type = 'TraitsChanged' WHERE event_type = 'Nonsense'";
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_stops_its_partition_and_no_other() {
+    let (test, mut users, sick, healthy) = poisoned().await;
+    let partition = |users: &Users, user| users.0[&user].stream.partition(crate::support::PARTITIONS);
+    let running = Running::default();
+    // Another process, which has no memory of what was there before.
+    let progress = running.profiles(&test, &test.another_log().await);
+    for round in 10..13 {
+        let place = [(partition(&users, healthy), users.0[&healthy].position)];
+        assert!(progress.wait(place.into_iter(), PATIENCE).await);
+        users.wish(&test.log, healthy, seats(round)).await;
+    }
+    let stopped = partition(&users, sick);
+    assert_eq!(progress.position(stopped), 0, "readers are not told of what is not there");
+    assert_eq!(test.checkpoint("profiles", stopped).await, 0);
+    let rows_of = format!("SELECT count(*) FROM profiles_1.users WHERE partition = {stopped}");
+    assert_eq!(test.number(&rows_of).await, 0, "nothing of the batch that failed is there");
+
+    test.forge(CURE).await;
+    test.wait(&progress).await;
+    assert_folded(&rows(&test, &users).await, &users);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_partition_that_stopped_is_tried_again_while_others_are_busy() {
+    let (test, mut users, sick, healthy) = poisoned().await;
+    let running = Running::default();
+    let progress = running.profiles(&test, &test.another_log().await);
+    let place = |users: &Users, user| {
+        [(users.0[&user].stream.partition(crate::support::PARTITIONS), users.0[&user].position)]
+    };
+    assert!(progress.wait(place(&users, healthy).into_iter(), PATIENCE).await);
+    test.forge(CURE).await;
+    let begun = Instant::now();
+    let [(stopped, until)] = place(&users, sick);
+    let mut round = 10;
+    while progress.position(stopped) < until {
+        assert!(begun.elapsed() < Duration::from_secs(15), "it is never tried again");
+        users.wish(&test.log, healthy, seats(round)).await;
+        round += 1;
+        sleep(Duration::from_millis(100)).await;
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_hole_in_the_log_stops_every_projection_there() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    for n in 0..5 {
+        users.wish(&test.log, 1, seats(n)).await;
+    }
+    let partition = users.0[&1].stream.partition(crate::support::PARTITIONS);
+    test.forge(&format!("DELETE FROM log.events WHERE partition = {partition} AND position = 3")).await;
+    let running = Running::default();
+    let other_log = test.another_log().await;
+    let progress = [running.profiles(&test, &other_log), running.audit(&test, &other_log)];
+    // Another partition's event shows that both have been at work.
+    let other = (2..100).find(|n| {
+        let id = format!("user-{n}");
+        rollcall_event_store::StreamId::new("acme", "user", id).partition(crate::support::PARTITIONS)
+            != partition
+    });
+    let other = other.unwrap();
+    users.wish(&test.log, other, seats(1)).await;
+    for progress in &progress {
+        let known = &users.0[&other];
+        let place = [(known.stream.partition(crate::support::PARTITIONS), known.position)];
+        assert!(progress.wait(place.into_iter(), PATIENCE).await);
+        assert_eq!(progress.position(partition), 0);
+    }
+    assert_eq!(test.checkpoint("profiles", partition).await, 0);
+    assert_eq!(test.checkpoint("audit", partition).await, 0);
+    running.stop().await;
+}

@@ -1,0 +1,105 @@
+//! A log with read models, on a database of its own for each test.
+
+use std::{str::FromStr, time::Duration};
+
+use rollcall_event_store::{
+    Log, Options,
+    keys::MasterKey,
+    migrate::{self, MasterKeySource, Provisioned},
+    tail::Span,
+};
+use rollcall_projections::{Progress, schema};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+
+use crate::server;
+
+/// How long anything that a test waits for may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const PARTITIONS: u16 = 4;
+
+struct Source;
+
+impl MasterKeySource for Source {
+    fn existing(&self) -> Result<Option<MasterKey>, String> {
+        Ok(Some(MasterKey::new(&[7; 32])))
+    }
+
+    fn create(&self) -> Result<MasterKey, String> {
+        Err("the test's key is there".to_owned())
+    }
+
+    fn place(&self) -> String {
+        "the test".to_owned()
+    }
+}
+
+/// A migrated database with a log open on it.
+pub struct Test {
+    pub owner: String,
+    pub provisioned: Provisioned,
+    pub log: Log,
+}
+
+impl Test {
+    pub async fn new() -> Self {
+        let owner = server::fresh_database().await;
+        let options = migrate::Options { partitions: PARTITIONS };
+        let provisioned = migrate::migrate(&owner, options, &Source).await.unwrap();
+        let of_owner = PgConnectOptions::from_str(&owner).unwrap();
+        schema::migrate(&of_owner, provisioned.service.get_username(), PARTITIONS).await.unwrap();
+        let log = Log::open(&provisioned, Options::default()).await.unwrap();
+        Self { owner, provisioned, log }
+    }
+
+    /// Another handle on the same database, as another process has it.
+    pub async fn another_log(&self) -> Log {
+        Log::open(&self.provisioned, Options::default()).await.unwrap()
+    }
+
+    /// A handle that has keys of its own, none of them cached.
+    pub async fn restarted(&self) -> Log {
+        let provisioned = migrate::migrate(&self.owner, migrate::Options::default(), &Source).await.unwrap();
+        Log::open(&provisioned, Options::default()).await.unwrap()
+    }
+
+    pub async fn superuser(&self) -> PgConnection {
+        PgConnection::connect(&self.owner).await.unwrap()
+    }
+
+    pub async fn execute(&self, sql: &str) {
+        sqlx::raw_sql(sql).execute(&mut self.superuser().await).await.unwrap();
+    }
+
+    pub async fn number(&self, sql: &str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&mut self.superuser().await).await.unwrap()
+    }
+
+    pub async fn checkpoint(&self, projection: &str, partition: u16) -> i64 {
+        let sql = format!(
+            "SELECT position FROM projections.checkpoints WHERE projection = '{projection}' AND partition = {partition}"
+        );
+        self.number(&sql).await
+    }
+
+    /// Changes an event, as nobody may.
+    pub async fn forge(&self, sql: &str) {
+        self.execute(&format!(
+            "ALTER TABLE log.events DISABLE TRIGGER events_are_immutable; {sql};
+             ALTER TABLE log.events ENABLE TRIGGER events_are_immutable"
+        ))
+        .await;
+    }
+
+    /// Everything that is in the log, as far as this process has heard.
+    pub fn everything(&self) -> Vec<Span> {
+        let span = |partition| Span { partition, after: 0, until: self.log.heads().position(partition) };
+        (0..PARTITIONS).map(span).filter(|span| span.events() > 0).collect()
+    }
+
+    /// Waits until a projection has come as far as the log is now.
+    pub async fn wait(&self, progress: &Progress) {
+        let heads = (0..PARTITIONS).map(|partition| (partition, self.log.heads().position(partition)));
+        assert!(progress.wait(heads, PATIENCE).await, "the projection did not get there");
+    }
+}
