@@ -19,8 +19,11 @@ const NOT_IN_THE_DOMAIN: [&str; 5] = ["sqlx", "tokio", "axum", "async-nats", "re
 /// The names in the `[dependencies]` of a crate.
 fn dependencies(member: &str) -> BTreeSet<String> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join(member).join("Cargo.toml");
-    let text = fs::read_to_string(&manifest).unwrap();
-    let section = text.split("\n[").find(|section| section.starts_with("dependencies]")).unwrap();
+    let text = fs::read_to_string(&manifest).expect("a member has a manifest");
+    let section = text
+        .split("\n[")
+        .find(|section| section.starts_with("dependencies]"))
+        .expect("every member has dependencies");
     let names = section.lines().skip(1).filter_map(|line| line.split(['.', ' ', '=']).next());
     names.filter(|name| !name.is_empty() && !name.starts_with('#')).map(str::to_owned).collect()
 }

@@ -8,7 +8,7 @@ mod baseline;
 mod client;
 mod load;
 #[path = "../../tests/support/rollcall.rs"]
-#[expect(dead_code, reason = "the harness serves the tests as well")]
+#[expect(dead_code, clippy::unwrap_used, reason = "the harness serves the tests, and panics like one")]
 mod rollcall;
 
 use std::time::Duration;

@@ -82,7 +82,10 @@ thread_local! {
 
 /// Metrics by route, method and status. Routes, known methods and statuses are few.
 #[derive(Default)]
-struct Handles(HashMap<String, HashMap<(&'static str, u16), (Counter, Histogram)>>);
+struct Handles(HashMap<String, OfRoute>);
+
+/// By method and status.
+type OfRoute = HashMap<(&'static str, u16), (Counter, Histogram)>;
 
 impl Handles {
     fn of(&mut self, route: &str, method: &'static str, status: u16) -> &(Counter, Histogram) {

@@ -145,9 +145,11 @@ mod tests {
         Digest([n; 16])
     }
 
+    type Answer = oneshot::Receiver<Result<Appended, Error>>;
+
     struct Wish {
         pending: Pending,
-        answer: oneshot::Receiver<Result<Appended, Error>>,
+        answer: Answer,
     }
 
     fn wish(stream: &str, claims: Vec<ClaimChange>, key: Option<u8>) -> Wish {
@@ -170,9 +172,7 @@ mod tests {
 
     const STORED: Appended = Appended { partition: 0, position: 1, recorded_at: None };
 
-    fn collect(
-        wishes: Vec<Wish>,
-    ) -> (Batch, VecDeque<Pending>, Vec<oneshot::Receiver<Result<Appended, Error>>>) {
+    fn collect(wishes: Vec<Wish>) -> (Batch, VecDeque<Pending>, Vec<Answer>) {
         let (pending, answers): (VecDeque<_>, Vec<_>) =
             wishes.into_iter().map(|w| (w.pending, w.answer)).unzip();
         let mut queue = pending;
