@@ -101,7 +101,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|had| had == line), "{line} is not in\n{text}");
         }
-        let reader = text.lines().find(|line| line.contains("user: reader")).unwrap();
+        let reader = text.lines().find(|line| line.starts_with("{ user: reader")).unwrap();
         assert!(
             reader.contains("permissions") && !reader.contains("rollcall.") && !reader.contains("DELETE")
         );

@@ -216,19 +216,28 @@ fn all_versions_of_a_policy_are_remembered() {
 }
 
 #[test]
-fn a_user_may_have_100_traits() {
+fn a_user_may_have_500_traits() {
     let some = |range: std::ops::Range<usize>| -> BTreeMap<_, _> {
         range.map(|number| (trait_name(&format!("t{number}")), text("x"))).collect()
     };
-    let full = created(NewUser { traits: some(0..100), ..bare_ada() });
-    let refusal = Refusal::TooMany { what: "traits", max: 100 };
-    given_nobody().when(create(NewUser { traits: some(0..101), ..bare_ada() })).then_refused(refusal.clone());
+    let full = created(NewUser { traits: some(0..500), ..bare_ada() });
+    let refusal = Refusal::TooMany { what: "traits", max: 500 };
+    given_nobody().when(create(NewUser { traits: some(0..501), ..bare_ada() })).then_refused(refusal.clone());
     given([full.clone()]).when(set_traits(&[("more", Some(text("x")))])).then_refused(refusal.clone());
     let patch = MapPatch::Merge(BTreeMap::from([(trait_name("more"), Some(text("x")))]));
     let wish = update(UserPatch { traits: patch, ..UserPatch::default() });
     given([full.clone()]).when(wish).then_refused(refusal);
     let swap = set_traits(&[("t0", None), ("more", Some(text("x")))]);
     assert!(given([full]).when(swap).result().is_ok());
+}
+
+#[test]
+fn a_user_may_have_accepted_1000_versions_of_policies() {
+    let all = || (0..1000).map(|number: i32| accepted("privacy", &number.to_string()));
+    let events = || std::iter::once(created(bare_ada())).chain(all());
+    let refusal = Refusal::TooMany { what: "accepted versions of policies", max: 1000 };
+    given(events()).when(accept("privacy", "1000")).then_refused(refusal);
+    given(events()).when(accept("privacy", "7")).then_nothing();
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn table() -> Vec<(Wish, Outcome, Outcome, Outcome)> {
     let corrections = UserPatch { traits: other_traits(), ..renamed() };
     let more_than_corrections = UserPatch { preferences: other_preferences(), ..renamed() };
     let too_many = Wish::SetTraits {
-        traits: (0..101).map(|number| (trait_name(&format!("t{number}")), Some(text("x")))).collect(),
+        traits: (0..501).map(|number| (trait_name(&format!("t{number}")), Some(text("x")))).collect(),
     };
     let too_many_traits = || refused(TooMany { what: "traits", max: TRAITS_MAX });
     let shut = || refused(Deactivated);
