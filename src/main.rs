@@ -15,7 +15,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// An event-sourced user service: every change to a user is an immutable event.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "ROLLCALL_LOG says what is logged to stderr: info, debug, rollcall_projections=debug,info, …"
+)]
 struct Arguments {
     #[command(subcommand)]
     role: Role,

@@ -8,7 +8,9 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Type};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
-pub use params::{CallerHeaders, CommandHeaders, MetadataHeaders, PageParams, TokenHeader};
+pub use params::{
+    CallerHeaders, CommandHeaders, IdempotencyHeader, MetadataHeaders, PageParams, TokenHeader,
+};
 
 use crate::problem::{CODES, Code, FieldError, MEDIA_TYPE, Problem, code};
 
@@ -112,12 +114,21 @@ impl IntoResponses for QueryProblems {
     }
 }
 
+/// What a query with a body may answer besides.
+pub struct BodyQueryProblems;
+
+impl IntoResponses for BodyQueryProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problem_responses(&[&COMMON[..], &QUERY, &BODY].concat())
+    }
+}
+
 /// What a command with a body may answer besides.
 pub struct CommandProblems;
 
 impl IntoResponses for CommandProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problem_responses(&[&COMMON[..], &COMMAND].concat())
+        problem_responses(&[&COMMON[..], &COMMAND, &BODY].concat())
     }
 }
 
@@ -138,17 +149,20 @@ const COMMON: [Code; 11] = [
 const QUERY: [Code; 5] =
     [code::MALFORMED_TOKEN, code::NOT_FOUND, code::GONE, code::PROJECTION_BEHIND, code::PROJECTION_PARKED];
 
-const COMMAND: [Code; 12] = [
+const BODY: [Code; 5] = [
     code::MALFORMED_JSON,
     code::DUPLICATE_MEMBER,
+    code::BODY_TOO_LARGE,
+    code::UNSUPPORTED_MEDIA_TYPE,
+    code::INVALID_MEMBERS,
+];
+
+const COMMAND: [Code; 7] = [
     code::NOT_FOUND,
     code::CONFLICT,
     code::USER_DEACTIVATED,
     code::GONE,
     code::PRECONDITION_FAILED,
-    code::BODY_TOO_LARGE,
-    code::UNSUPPORTED_MEDIA_TYPE,
-    code::INVALID_MEMBERS,
     code::IDEMPOTENCY_KEY_REUSED,
     code::LOG_RESTORED,
 ];

@@ -26,19 +26,19 @@ impl Urls {
             "Rollcall is up.
   HTTP       {http}   (the API's description: {http}/openapi.json)
   PostgreSQL {postgres}
-  NATS       {nats}
+  NATS       {nats}   (subscribers of the private server need no password)
   data       {data}
 
 Try:
   curl -i {http}/api/v1/users -H 'Content-Type: application/json' \\
-    -d '{{\"email\": \"ada@example.com\", \"given_name\": \"Ada\", \"family_name\": \"Lovelace\"}}'
+    -d '{{\"email\": \"grace@example.com\", \"given_name\": \"Grace\", \"family_name\": \"Hopper\"}}'
   curl {http}/api/v1/users
   curl {http}/api/v1/audit
   curl {http}/readyz
 
 Ctrl-C stops all of it.",
             postgres = without_password(&self.postgres),
-            nats = without_password(&self.nats),
+            nats = without_user(&self.nats),
             data = data.display(),
         )
     }
@@ -55,6 +55,14 @@ fn without_password(url: &str) -> String {
             format!("{scheme}://{user}:***@{place}")
         }
         None => format!("{scheme}://{rest}"),
+    }
+}
+
+/// The URL that a subscriber of the private server can use.
+fn without_user(url: &str) -> String {
+    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, place)) => format!("{scheme}://{place}"),
+        None => url.to_owned(),
     }
 }
 

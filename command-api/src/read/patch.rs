@@ -13,15 +13,15 @@ use super::{boolean, entries, nullable, string, trait_value};
 
 pub(crate) fn user_patch(members: &mut Members<'_>, problems: &mut Problems) -> Option<UserPatch> {
     for (name, instead) in [
-        ("email", "is changed with POST …/change-email"),
-        ("associations", "are changed one by one with PUT and DELETE …/associations/{kind}/{key}"),
-        ("kind", "is set when the user is created and does not change"),
-        ("status", "is changed with POST …/deactivate and …/reactivate"),
-        ("accepted_terms", "grow with POST …/accept-terms"),
-        ("id", "never changes"),
+        ("email", "it is changed with POST …/change-email"),
+        ("associations", "they are changed one by one with PUT and DELETE …/associations/{kind}/{key}"),
+        ("kind", "it is set when the user is created and does not change"),
+        ("status", "it is changed with POST …/deactivate and …/reactivate"),
+        ("accepted_terms", "they grow with POST …/accept-terms"),
+        ("id", "it never changes"),
     ] {
         if members.raw(name).is_some() {
-            members.refuse(problems, name, format!("cannot be patched: it {instead}"));
+            members.refuse(problems, name, format!("cannot be patched: {instead}"));
         }
     }
     let preferences = match members.patch_object(problems, "preferences") {

@@ -9,7 +9,7 @@ use rollcall_domain::UserId;
 use rollcall_edge::{
     Problem,
     json::{self, JsonBody},
-    openapi::{CallerHeaders, CommandHeaders, CommandProblems, MetadataHeaders, tags},
+    openapi::{CallerHeaders, CommandProblems, IdempotencyHeader, MetadataHeaders, tags},
     respond::Json,
     token::ConsistencyToken,
 };
@@ -50,7 +50,7 @@ enum Outcome {
 /// With an Idempotency-Key each command is recorded on its own, so that a batch that broke off can be sent again whole.
 #[utoipa::path(
     post, path = "/api/v1/commands", tag = tags::COMMANDS, security(("scopes" = ["users:write"])),
-    params(CallerHeaders, MetadataHeaders, CommandHeaders),
+    params(CallerHeaders, MetadataHeaders, IdempotencyHeader),
     request_body(content = Vec<schemas::Command>),
     responses((status = 200, description = "An outcome for each command", body = schemas::Outcomes), CommandProblems),
 )]
@@ -106,9 +106,18 @@ pub(crate) async fn run_commands(
 async fn run_stream(executor: &Executor, call: &Call, jobs: Vec<Job>) -> Vec<(usize, Result<Done, Problem>)> {
     let mut results = Vec::with_capacity(jobs.len());
     for Job { index, item: Item { target, wish, reason, if_match }, idempotency } in jobs {
-        results.push((index, executor.execute(call, &if_match, idempotency, target, wish, reason).await));
+        let result = executor.execute(call, &if_match, idempotency, target, wish, reason).await;
+        results.push((index, result.map_err(|problem| within(index, problem))));
     }
     results
+}
+
+/// A refusal points into the command; the client sent a batch.
+fn within(index: usize, mut problem: Problem) -> Problem {
+    for pointer in problem.errors.iter_mut().filter_map(|error| error.pointer.as_mut()) {
+        *pointer = format!("/{index}/data{pointer}");
+    }
+    problem
 }
 
 impl Outcome {

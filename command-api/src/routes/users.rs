@@ -6,7 +6,7 @@ use rollcall_edge::{
     Problem,
     fallback::PathText,
     json::JsonBody,
-    openapi::{CallerHeaders, CommandHeaders, CommandProblems, MetadataHeaders, tags},
+    openapi::{CallerHeaders, CommandHeaders, CommandProblems, IdempotencyHeader, MetadataHeaders, tags},
     respond::Json,
 };
 use uuid::Uuid;
@@ -23,7 +23,7 @@ use crate::{
 /// makes the query see the new user.
 #[utoipa::path(
     post, path = "/api/v1/users", tag = tags::USERS, security(("scopes" = ["users:write"])),
-    params(CallerHeaders, MetadataHeaders, CommandHeaders),
+    params(CallerHeaders, MetadataHeaders, IdempotencyHeader),
     request_body(content = schemas::CreateUser),
     responses((status = 201, description = "Created", body = schemas::Done,
         headers(("Location" = String), ("ETag" = String), ("Consistency-Token" = String))), CommandProblems),

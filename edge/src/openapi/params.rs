@@ -41,6 +41,15 @@ pub struct CommandHeaders {
     pub if_match: Option<String>,
 }
 
+/// For commands on no one existing user: once.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct IdempotencyHeader {
+    /// A name for this request: repeated within 24 hours with the same key, it is answered again and not done again.
+    #[param(rename = "Idempotency-Key", required = false, max_length = 255)]
+    pub idempotency_key: Option<String>,
+}
+
 /// For queries: not older than this.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]

@@ -6,7 +6,7 @@ use rollcall_edge::{
     Problem, Problems,
     fallback::PathText,
     json::{JsonBody, Kind, Members},
-    openapi::{CallerHeaders, PageParams, QueryProblems, TokenHeader, tags},
+    openapi::{BodyQueryProblems, CallerHeaders, PageParams, QueryProblems, TokenHeader, tags},
     principal::{Caller, ReadUsers},
     problem::code,
     query::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, PageToken, Query},
@@ -150,7 +150,7 @@ pub(crate) async fn list_users(
     post, path = "/api/v1/users/query", tag = tags::USERS, security(("scopes" = ["users:read"])),
     params(CallerHeaders, TokenHeader),
     request_body(content = schemas::UserQuery),
-    responses((status = 200, description = "A page", body = schemas::Users), QueryProblems),
+    responses((status = 200, description = "A page", body = schemas::Users), BodyQueryProblems),
 )]
 pub(crate) async fn query_users(
     State(api): State<QueryApi>,
@@ -249,7 +249,7 @@ fn items(tenant: &str, rows: &[Row], seen: &mut Seen, rest: &str) -> Json {
     post, path = "/api/v1/users/batch-get", tag = tags::USERS, security(("scopes" = ["users:read"])),
     params(CallerHeaders, TokenHeader),
     request_body(content = schemas::BatchGet),
-    responses((status = 200, description = "The users", body = schemas::UsersById), QueryProblems),
+    responses((status = 200, description = "The users", body = schemas::UsersById), BodyQueryProblems),
 )]
 pub(crate) async fn batch_get_users(
     State(api): State<QueryApi>,
