@@ -7,6 +7,7 @@
 //! statement whose answer was lost is asked about and sent again under the same event ids, never decided anew.
 
 mod batch;
+mod statement;
 mod writer;
 
 use std::sync::Arc;

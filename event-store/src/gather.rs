@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::log::{bounded, session};
+use crate::{bounded, session};
 
 /// Requests that wait for their turn at most; more are refused at once.
 const QUEUE_MAX: usize = 16_384;

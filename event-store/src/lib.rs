@@ -8,6 +8,7 @@
 pub mod append;
 pub mod claims;
 pub mod commands;
+mod connection;
 pub mod gather;
 pub mod keys;
 pub mod load;
@@ -18,5 +19,6 @@ pub mod streams;
 pub mod tail;
 mod turns;
 
-pub use log::{Borrowed, Error, Log, Options, bounded, session, spawn_vital};
+pub use connection::{Borrowed, bounded, session, spawn_vital};
+pub use log::{Error, Log, Options};
 pub use stream::{Partition, Position, Recorded, StreamId};

@@ -1,0 +1,101 @@
+//! Connections to PostgreSQL that neither hold on nor hang: what every session sets, a bound on every answer, loans from
+//! a pool that end well or not at all, and tasks that may not die in silence.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgConnectOptions};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What every session of a service sets: a process that froze must not hold anything for long, and statements do not stand
+/// in this process's log.
+pub fn session(service: &PgConnectOptions, name: &str) -> PgConnectOptions {
+    use sqlx::ConnectOptions;
+    service
+        .clone()
+        .application_name(name)
+        .statement_cache_capacity(64)
+        .options([
+            ("idle_in_transaction_session_timeout", "5s"),
+            ("statement_timeout", "10s"),
+            ("lock_timeout", "5s"),
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+            ("jit", "off"),
+        ])
+        .disable_statement_logging()
+}
+
+/// How long the server may take to answer: longer than a session's `statement_timeout`.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+
+/// Work on a connection that must end in time. A connection that died without a word (a frozen host, a firewall that
+/// forgot it) gives no other sign; after a timeout it is in an unknown state and must be dropped.
+///
+/// # Errors
+/// Those of the work, and an IO error of kind `TimedOut`.
+pub async fn bounded<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    tokio::time::timeout(ANSWER_WITHIN, work)
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into()))
+}
+
+/// A connection of a pool, on loan. Unless the loan ends with [`done`](Self::done), the connection is closed and not given
+/// back: work that was cut off by a timeout leaves it in an unknown state, and a pool that gets such a one back waits for
+/// it without end.
+pub struct Borrowed {
+    connection: PoolConnection<Postgres>,
+    done: bool,
+}
+
+impl Borrowed {
+    /// # Errors
+    /// Where there is no connection to be had in time.
+    pub async fn from(pool: &PgPool) -> Result<Self, sqlx::Error> {
+        Ok(Self { connection: pool.acquire().await?, done: false })
+    }
+
+    pub fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl std::ops::Deref for Borrowed {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl std::ops::DerefMut for Borrowed {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if !self.done {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// Spawns a task without which nothing works. Should it panic, `failed` is cancelled: a process that is half dead must
+/// not say that it is ready.
+pub fn spawn_vital(
+    tasks: &TaskTracker,
+    failed: &CancellationToken,
+    name: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    let failed = failed.clone();
+    let work = tokio::spawn(work);
+    tasks.spawn(async move {
+        if let Err(error) = work.await {
+            tracing::error!(%error, task = name, "a vital task failed");
+            failed.cancel();
+        }
+    });
+}
