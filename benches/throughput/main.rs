@@ -23,7 +23,7 @@ const ROUNDS: usize = 3;
 
 /// Seconds of each measurement.
 fn seconds() -> Duration {
-    let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
+    let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     Duration::from_secs(seconds)
 }
 

@@ -19,7 +19,7 @@ use crate::{checkpoint, progress::Progress, schema::Schema};
 /// Events that one transaction applies at most.
 const BATCH_EVENTS_MAX: u64 = 4_000;
 /// How long events may gather at most before the next batch.
-const GATHER_MAX: Duration = Duration::from_millis(20);
+const GATHER_MAX: Duration = Duration::from_millis(8);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -182,11 +182,11 @@ impl<P: Projection> Projector<P> {
         }
     }
 
-    /// Lets events gather for twice as long as the last batch took. A batch costs round trips whatever its size, so a busy
+    /// Lets events gather for as long as the last batch took. A batch costs round trips whatever its size, so a busy
     /// machine makes larger ones, and an idle one waits for next to nothing. Who is far behind does not wait.
     async fn gather(&self, took: Duration, spans: &[Span]) {
         if spans.iter().map(Span::events).sum::<u64>() < BATCH_EVENTS_MAX / 4 {
-            tokio::time::sleep((took * 2).min(GATHER_MAX)).await;
+            tokio::time::sleep(took.min(GATHER_MAX)).await;
         }
     }
 
