@@ -21,27 +21,6 @@ impl<T> Personal<T> {
             Self::Erased => None,
         }
     }
-
-    pub fn expose_mut(&mut self) -> Option<&mut T> {
-        match self {
-            Self::Value(value) => Some(value),
-            Self::Erased => None,
-        }
-    }
-
-    pub fn into_exposed(self) -> Option<T> {
-        match self {
-            Self::Value(value) => Some(value),
-            Self::Erased => None,
-        }
-    }
-
-    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Personal<U> {
-        match self {
-            Self::Value(value) => Personal::Value(change(value)),
-            Self::Erased => Personal::Erased,
-        }
-    }
 }
 
 impl<T> fmt::Debug for Personal<T> {
@@ -62,14 +41,12 @@ mod tests {
         let personal = Personal::Value("Ada");
         assert_eq!(personal.expose(), Some(&"Ada"));
         assert_eq!(format!("{personal:?}"), "<personal>");
-        assert_eq!(personal.map(str::len), Personal::Value(3));
     }
 
     #[test]
     fn an_erased_value_is_the_default_and_exposes_nothing() {
-        let mut personal = Personal::<String>::default();
-        assert_eq!(personal.expose_mut(), None);
+        let personal = Personal::<String>::default();
+        assert_eq!(personal.expose(), None);
         assert_eq!(format!("{personal:?}"), "<erased>");
-        assert_eq!(personal.into_exposed(), None);
     }
 }

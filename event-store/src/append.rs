@@ -143,7 +143,6 @@ struct Pending {
 #[derive(Clone)]
 pub struct Handle {
     queues: Arc<[mpsc::Sender<Pending>]>,
-    heads: Heads,
     partitions: Partition,
 }
 
@@ -167,12 +166,6 @@ impl Handle {
     /// Appends that wait for a writer.
     pub fn depth(&self) -> usize {
         self.queues.iter().map(|queue| queue.max_capacity() - queue.capacity()).sum()
-    }
-
-    /// The head of a stream's partition as this process knows it: at least every position it has been told of.
-    pub fn head(&self, stream: &StreamId) -> (Partition, Position) {
-        let partition = stream.partition(self.partitions);
-        (partition, self.heads.position(partition))
     }
 }
 
@@ -200,5 +193,5 @@ pub(crate) fn start(
         spawn_vital(tasks, failed, "append", writer.run(pending, shutdown.clone()));
         queue
     });
-    Handle { queues: queues.collect(), heads: stored.heads.clone(), partitions }
+    Handle { queues: queues.collect(), partitions }
 }

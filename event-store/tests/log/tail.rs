@@ -64,11 +64,10 @@ async fn an_append_is_news_at_once_here_and_soon_elsewhere() {
         let mut news = other.heads().news();
         news.borrow_and_update();
         let stream = stream_in(7, &format!("head {head}"));
-        let appended = wish(stream.clone(), Expected::Fresh, 2).append(&test.log).await.unwrap();
+        let appended = wish(stream, Expected::Fresh, 2).append(&test.log).await.unwrap();
         head += 2;
         assert_eq!(appended.position, head);
         assert_eq!(test.log.heads().position(7), head, "by hint");
-        assert_eq!(test.log.appender().head(&stream), (7, head));
         let told = async {
             while other.heads().position(7) < head {
                 news.changed().await.unwrap();
