@@ -26,6 +26,17 @@ pub fn session(service: &PgConnectOptions, name: &str) -> PgConnectOptions {
         .disable_statement_logging()
 }
 
+/// A session for statements over arrays of keys: a generic plan of look-ups and nested loops, as good for a log of five as
+/// of five million. The writer's statement visits the heads in the order in which `counts` gives them, ascending.
+pub fn keyed_session(service: &PgConnectOptions, name: &str) -> PgConnectOptions {
+    session(service, name).options([
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("enable_seqscan", "off"),
+        ("plan_cache_mode", "force_generic_plan"),
+    ])
+}
+
 /// How long the server may take to answer: longer than a session's `statement_timeout`.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 

@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{bounded, session};
+use crate::{bounded, keyed_session};
 
 /// Requests that wait for their turn at most; more are refused at once.
 const QUEUE_MAX: usize = 16_384;
@@ -97,17 +97,7 @@ pub fn start<F: Fetch>(
     let (queue, requests) = mpsc::channel(QUEUE_MAX);
     let requests = Arc::new(Mutex::new(requests));
     for _ in 0..connections.max(1) {
-        let worker = Worker {
-            fetch: fetch.clone(),
-            options: session(service, name).options([
-                // Keyed look-ups only: a plan made for one batch must not scan a table for the next.
-                ("enable_hashjoin", "off"),
-                ("enable_mergejoin", "off"),
-                ("enable_seqscan", "off"),
-                ("plan_cache_mode", "force_generic_plan"),
-            ]),
-            connection: None,
-        };
+        let worker = Worker { fetch: fetch.clone(), options: keyed_session(service, name), connection: None };
         tasks.spawn(worker.run(Arc::clone(&requests), shutdown.clone()));
     }
     Handle { queue }

@@ -19,6 +19,6 @@ pub mod streams;
 pub mod tail;
 mod turns;
 
-pub use connection::{Borrowed, bounded, session, spawn_vital};
+pub use connection::{Borrowed, bounded, keyed_session, session, spawn_vital};
 pub use log::{Error, Log, Options};
 pub use stream::{Partition, Position, Recorded, StreamId};

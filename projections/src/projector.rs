@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use rollcall_event_store::{Log, Partition, Position, bounded, keys, session, tail, tail::Span};
+use rollcall_event_store::{Log, Partition, Position, bounded, keyed_session, keys, tail, tail::Span};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -92,12 +92,7 @@ pub struct Projector<P> {
 
 impl<P: Projection> Projector<P> {
     pub fn new(projection: P, log: Log, service: &PgConnectOptions) -> Self {
-        let options = session(service, P::SCHEMA.name).options([
-            ("enable_hashjoin", "off"),
-            ("enable_mergejoin", "off"),
-            ("enable_seqscan", "off"),
-            ("plan_cache_mode", "force_generic_plan"),
-        ]);
+        let options = keyed_session(service, P::SCHEMA.name);
         let partitions = log.partitions();
         Self {
             projection,

@@ -13,7 +13,7 @@ mod stream;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
-use rollcall_event_store::{Log, Position, bounded, session, tail, tail::Span};
+use rollcall_event_store::{Log, Position, bounded, keyed_session, tail, tail::Span};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -83,13 +83,7 @@ struct Checkpoint {
 
 impl Publisher {
     pub fn new(log: Log, service: &PgConnectOptions, client: async_nats::Client, settings: Settings) -> Self {
-        let options = session(service, NAME).options([
-            ("synchronous_commit", "off"),
-            ("enable_hashjoin", "off"),
-            ("enable_mergejoin", "off"),
-            ("enable_seqscan", "off"),
-            ("plan_cache_mode", "force_generic_plan"),
-        ]);
+        let options = keyed_session(service, NAME).options([("synchronous_commit", "off")]);
         let progress = Progress::new(log.partitions());
         Self { log, options, client, settings, progress, status: watch::Sender::new(Status::Starting) }
     }

@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Append, Appended, Error, Pending, Stored, batch::Batch, statement};
-use crate::{Recorded, bounded, session};
+use crate::{Recorded, bounded, keyed_session};
 
 /// How long a batch is tried again after its connection was lost.
 const LOST_FOR_MAX: Duration = Duration::from_secs(10);
@@ -25,14 +25,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub fn new(service: &PgConnectOptions, stored: Stored, batch_appends_max: usize) -> Self {
-        // A generic plan of keyed look-ups and nested loops: it is as good for a log of five as of five million, and
-        // it visits the heads in the order in which `counts` gives them, ascending.
-        let options = session(service, "rollcall-append").options([
-            ("enable_hashjoin", "off"),
-            ("enable_mergejoin", "off"),
-            ("enable_seqscan", "off"),
-            ("plan_cache_mode", "force_generic_plan"),
-        ]);
+        let options = keyed_session(service, "rollcall-append");
         Self { options, connection: None, stored, batch_appends_max, lost_since: None }
     }
 
@@ -65,6 +58,9 @@ impl Writer {
             let started = Instant::now();
             let outcomes = self.store(&batch.leaders, Attempt::default()).await;
             metrics::histogram!("rollcall_append_batch_seconds").record(started.elapsed().as_secs_f64());
+            if outcomes.iter().any(|outcome| !matches!(outcome, Err(Error::Unknown | Error::Unreachable))) {
+                self.lost_since = None;
+            }
             self.stored.tell(&mut batch.leaders, &outcomes);
             batch.answer(outcomes, &mut queue);
         }
@@ -137,7 +133,6 @@ impl Writer {
         let generation = self.stored.keys.digest_generation();
         match bounded(statement::run(connection, appends, attempt.probe_all, generation)).await {
             Ok(judged) => {
-                self.lost_since = None;
                 let mut judged: Vec<_> = judged.into_iter().map(Some).collect();
                 if attempt.sent && judged.iter().any(|outcome| matches!(outcome, Some(Err(_)))) {
                     // What refused them may be their own first sending, which was stored after all.
@@ -159,8 +154,8 @@ impl Writer {
             Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
                 // unique_violation, serialization_failure, deadlock_detected: another process was there in between.
                 Some("23505" | "40001" | "40P01") => Err(attempt.raced()),
-                // Rolled back for want of something that may come back: resources (53…, a full disk among them), a lock
-                // or time.
+                // Rolled back for want of something that may come back: resources (53…, a full disk among them), a lock,
+                // time, or a primary (25006: this server has become a standby).
                 Some(code) if code.starts_with("53") || ["55P03", "57014", "25006"].contains(&code) => {
                     Err(self.lost(attempt, &error, false).await)
                 }
