@@ -104,7 +104,7 @@ impl Handles {
 }
 
 /// Clients may invent methods; labels may not.
-fn method_name(method: &axum::http::Method) -> &'static str {
+fn method_name(method: &http::Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",
