@@ -1,5 +1,6 @@
 //! The HTTP side of the process: the APIs' routes, their description, health and metrics.
 
+mod docs;
 pub mod health;
 pub mod metrics;
 mod openapi;
@@ -31,6 +32,7 @@ pub fn router(api: OpenApiRouter, health: Health, metrics: PrometheusHandle) -> 
         )
         .route("/metrics", get(exposition))
         .merge(health::routes(health))
-        .merge(problem::routes());
+        .merge(problem::routes())
+        .merge(docs::routes());
     with_fallbacks(router).layer(middleware::from_fn(metrics::count_requests))
 }
