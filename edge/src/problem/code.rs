@@ -36,16 +36,16 @@ registry! {
         "A header is empty, given more than once, or not of the form that `errors` names. Correct it; sending the same request again will not help.";
     MALFORMED_PATH "malformed-path" BAD_REQUEST
         "The path is malformed"
-        "A segment of the path is not UTF-8 once percent-decoded, or not of the form that its place asks for, such as a UUID.";
+        "A segment of the path is not UTF-8 once percent-decoded, or not of the form that its place asks for, such as a UUID. `errors` names the segment; percent-encode what is no letter, digit, `-`, `.`, `_` or `~`.";
     MALFORMED_QUERY "malformed-query" BAD_REQUEST
         "The query string is malformed"
-        "A query parameter is unknown, given more than once, badly percent-encoded or not of its form. `errors` names each.";
+        "A query parameter is unknown, given more than once, badly percent-encoded or not of its form. `errors` names each; a plus is written %2B.";
     MALFORMED_JSON "malformed-json" BAD_REQUEST
         "The body is not JSON"
         "The body is not one JSON text in UTF-8 (RFC 8259), or a string in it holds half a surrogate pair. `detail` says at which line and column.";
     DUPLICATE_MEMBER "duplicate-member" BAD_REQUEST
         "An object has a member twice"
-        "Which of two members of one name counts is anybody's guess, so neither does (RFC 7493). `errors` points to it.";
+        "Which of two members of one name counts is anybody's guess, so neither does (RFC 7493). `errors` points to it; send each member once.";
     MALFORMED_TOKEN "malformed-token" BAD_REQUEST
         "The consistency token is malformed"
         "A Consistency-Token is not one that this service gave, was cut, or two of one request are of different logs. Send tokens back unchanged, or none.";
@@ -57,7 +57,7 @@ registry! {
         "The caller is known but lacks the scope that the route asks for, or a web page of another origin sent the request.";
     NOT_FOUND "not-found" NOT_FOUND
         "There is no such resource"
-        "Nothing stands at this path for the caller's tenant. What other tenants have is not revealed.";
+        "Nothing stands at this path for the caller's tenant. What other tenants have is not revealed. Check the id and the tenant; a user that was just created is visible to a query that sends the command's Consistency-Token.";
     METHOD_NOT_ALLOWED "method-not-allowed" METHOD_NOT_ALLOWED
         "The resource does not take this method"
         "The header Allow lists the methods that the resource takes.";
@@ -69,19 +69,19 @@ registry! {
         "The state does not allow the command, or others kept changing it meanwhile. Read it again and decide anew.";
     EMAIL_TAKEN "email-taken" CONFLICT
         "The email address is taken"
-        "Another user of the tenant has the email address.";
+        "Another user of the tenant has the email address, in whatever case. Find it with POST /api/v1/users/query, or use another address.";
     EMAIL_DIFFERS "email-differs" CONFLICT
         "The user has another email address"
-        "The address to verify is not the one that the user has now.";
+        "The address to verify is not the one that the user has now, so what was verified is out of date. Verify the present one.";
     EXTERNAL_ID_TAKEN "external-id-taken" CONFLICT
         "The external id is taken"
-        "Another user of the tenant has the external id of that source.";
+        "Another user of the tenant has the external id of that source. Find it with POST /api/v1/users/query, or take the id from that user first.";
     USER_DEACTIVATED "user-deactivated" CONFLICT
         "The user is deactivated"
-        "A deactivated user takes only reactivation, erasure, and corrections by a caller with the scope users:rectify.";
+        "A deactivated user takes only reactivation, erasure, and corrections by a caller with the scope users:rectify. Reactivate it first, or leave it.";
     GONE "gone" GONE
         "The resource is erased"
-        "The subject was erased for good. Its id will not be used again.";
+        "The subject was erased for good. Its id will not be used again: forget it as well.";
     PRECONDITION_FAILED "precondition-failed" PRECONDITION_FAILED
         "The version is not the one named in If-Match"
         "The resource changed since its ETag was read. Read it again and decide anew.";
@@ -120,7 +120,7 @@ registry! {
         "An event of this stream could not be applied and waits for an operator; the log is unharmed. Asking again soon will not help.";
     LOG_RESTORED "log-restored" SERVICE_UNAVAILABLE
         "The log was restored to an earlier point"
-        "Commands are refused until an operator adopts the restored log.";
+        "Commands are refused until an operator adopts the restored log; queries are answered. Asking again soon will not help.";
 }
 
 #[cfg(test)]
