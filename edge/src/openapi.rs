@@ -10,7 +10,7 @@ mod problems;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::{Tag, TagBuilder};
-use utoipa::openapi::{OpenApi, Ref, RefOr};
+use utoipa::openapi::{OpenApi, Ref, RefOr, Required, Schema};
 
 pub use params::{
     CallerHeaders, CommandHeaders, IdempotencyHeader, MetadataHeaders, PageParams, TokenHeader, UserPath,
@@ -56,15 +56,17 @@ pub fn complete(document: &mut OpenApi) {
     document.tags = Some(described_tags());
     for operation in document.paths.paths.values_mut().flat_map(operations) {
         headers::point(operation);
+        may_be_absent(operation);
         say_scopes(operation);
+        problems::share(operation, &mut components.responses);
     }
     drop_unused(document);
 }
 
 /// A role serves some of the routes, whose answers need some of the components.
 fn drop_unused(document: &mut OpenApi) {
-    let paths = serde_json::to_string(&document.paths).expect("a description is JSON");
-    let used = |kind: &str, name: &str| paths.contains(&format!("\"#/components/{kind}/{name}\""));
+    let whole = document.to_json().expect("a description is JSON");
+    let used = |kind: &str, name: &str| whole.contains(&format!("\"#/components/{kind}/{name}\""));
     let components = document.components.get_or_insert_default();
     components.examples.retain(|name, _| used("examples", name));
     components.headers.retain(|name, _| used("headers", name));
@@ -73,6 +75,23 @@ fn drop_unused(document: &mut OpenApi) {
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
     [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+}
+
+/// `request_body = Option<T>` says that a body may be absent, which counts as `{}`; a body that is null is none all the
+/// same.
+fn may_be_absent(operation: &mut Operation) {
+    let Some(RefOr::T(body)) = &mut operation.request_body else { return };
+    for content in body.content.values_mut() {
+        let RefOr::T(content) = content else { continue };
+        let Some(RefOr::T(Schema::OneOf(either))) = &content.schema else { continue };
+        let present = either.items.iter().find(|schema| matches!(schema, RefOr::Ref(_))).cloned();
+        if let [_, _] = either.items.as_slice()
+            && let Some(present) = present
+        {
+            content.schema = Some(present);
+            body.required = Some(Required::False);
+        }
+    }
 }
 
 /// An operation that names no scope is open to everybody: `security` says so with an empty list, which is not the same
@@ -151,12 +170,15 @@ mod tests {
     fn what_a_route_names_is_there() {
         let document = completed();
         let responses = &document["paths"]["/sample"]["get"]["responses"];
+        let shared = responses["503"]["$ref"].as_str().unwrap();
+        let unavailable = document.pointer(shared.strip_prefix('#').unwrap()).unwrap();
+        assert!(unavailable["headers"]["Request-Id"].is_object(), "{unavailable}");
         let headers = &responses["200"]["headers"];
         assert_eq!(headers["ETag"], json!({"$ref": "#/components/headers/ETag"}));
         for name in headers.as_object().unwrap().keys() {
             assert!(document["components"]["headers"][name]["description"].is_string(), "{name}");
         }
-        let problem = &responses["503"]["content"]["application/problem+json"];
+        let problem = &unavailable["content"]["application/problem+json"];
         assert_eq!(problem["schema"]["$ref"], "#/components/schemas/Problem");
         for (code, example) in problem["examples"].as_object().unwrap() {
             assert_eq!(*example, json!({"$ref": format!("#/components/examples/{code}")}));

@@ -2,12 +2,13 @@
 #![expect(dead_code, reason = "only their descriptions are used")]
 
 mod audit;
+mod filter;
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use utoipa::{
-    IntoParams, ToSchema,
+    ToSchema,
     openapi::{
         RefOr, Schema,
         schema::{AdditionalProperties, ObjectBuilder, SchemaType, Type},
@@ -16,6 +17,7 @@ use utoipa::{
 use uuid::Uuid;
 
 pub(crate) use audit::{AuditParams, Events, History};
+pub(crate) use filter::{UserFilter, UserQuery};
 
 /// A user as it is now. What is absent is not set.
 #[derive(ToSchema)]
@@ -122,18 +124,15 @@ pub(crate) struct UserEmailPreferences {
     email: Option<BTreeMap<String, bool>>,
 }
 
-/// Traits by name.
 fn traits() -> Schema {
+    let value = ObjectBuilder::new()
+        .schema_type(SchemaType::Array(vec![Type::String, Type::Number, Type::Boolean]))
+        .into();
     ObjectBuilder::new()
         .schema_type(Type::Object)
-        .additional_properties(Some(AdditionalProperties::RefOr(RefOr::T(trait_value(&[])))))
+        .additional_properties(Some(AdditionalProperties::RefOr(RefOr::T(value))))
         .description(Some("Traits by name: text, numbers, booleans, and dates as text"))
         .into()
-}
-
-fn trait_value(besides: &[Type]) -> Schema {
-    let types = [&[Type::String, Type::Number, Type::Boolean], besides].concat();
-    ObjectBuilder::new().schema_type(SchemaType::Array(types)).into()
 }
 
 /// All that a user accepted.
@@ -158,124 +157,6 @@ pub(crate) struct Users {
     items: Vec<User>,
     /// For the next page; null where this is the last.
     next_page_token: Option<String>,
-}
-
-/// The filters of a listing; everything must hold.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct UserFilter {
-    /// What the user's status is.
-    #[param(required = false, inline, example = "active")]
-    status: UserStatus,
-    /// The whole address, in any case. POST …/query keeps it out of the URL.
-    #[param(required = false, schema_with = email, example = "ada@example.com")]
-    email: String,
-    /// Beginnings of words of a user's names, in any order.
-    #[param(required = false, schema_with = sought_name, example = "ada lov")]
-    name: String,
-    /// `source:id`, the whole of both.
-    #[param(required = false, schema_with = external_id, example = "hr:E0001")]
-    external_id: String,
-}
-
-/// What users are sought; everything must hold.
-#[derive(ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({"name": "ada lov", "traits": {"department": "R&D"}, "page_size": 100}))]
-pub(crate) struct UserQuery {
-    #[schema(required = false, schema_with = status_or_null)]
-    status: Option<String>,
-    #[schema(required = false, schema_with = email_or_null)]
-    email: Option<String>,
-    #[schema(required = false, schema_with = sought_name_or_null)]
-    name: Option<String>,
-    #[schema(required = false, schema_with = external_id_or_null)]
-    external_id: Option<String>,
-    #[schema(required = false, schema_with = sought_traits)]
-    traits: Option<()>,
-    #[schema(required = false, minimum = 1, maximum = 1000, default = 50)]
-    page_size: Option<u32>,
-    /// `next_page_token` of the page before.
-    #[schema(required = false, pattern = "^[A-Za-z0-9_-]{2,2048}$")]
-    page_token: Option<String>,
-}
-
-fn text(null: bool) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(match null {
-        true => SchemaType::Array(vec![Type::String, Type::Null]),
-        false => Type::String.into(),
-    })
-}
-
-fn status_or_null() -> Schema {
-    text(true).enum_values(Some([Some("active"), Some("deactivated"), None])).into()
-}
-
-fn email() -> Schema {
-    of_email(text(false))
-}
-
-fn email_or_null() -> Schema {
-    of_email(text(true)).into()
-}
-
-fn of_email(schema: ObjectBuilder) -> Schema {
-    let format = utoipa::openapi::SchemaFormat::KnownFormat(utoipa::openapi::KnownFormat::Email);
-    schema
-        .format(Some(format))
-        .max_length(Some(254))
-        .description(Some("The whole address, in any case"))
-        .into()
-}
-
-fn sought_name() -> Schema {
-    of_name(text(false))
-}
-
-fn sought_name_or_null() -> Schema {
-    of_name(text(true))
-}
-
-/// At least one letter or digit, which a pattern that every engine knows can only tell for ASCII.
-fn of_name(schema: ObjectBuilder) -> Schema {
-    schema
-        .max_length(Some(200))
-        .format(Some(utoipa::openapi::SchemaFormat::Custom("beginnings-of-names".to_owned())))
-        .description(Some(
-            "Beginnings of words of a user's names, in any order; at least one letter or digit",
-        ))
-        .into()
-}
-
-fn external_id() -> Schema {
-    of_external_id(text(false))
-}
-
-fn external_id_or_null() -> Schema {
-    of_external_id(text(true))
-}
-
-fn of_external_id(schema: ObjectBuilder) -> Schema {
-    let id = r"^[a-z0-9][a-z0-9_-]{0,62}:[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
-    schema.pattern(Some(id)).max_length(Some(264)).description(Some("`source:id`, the whole of both")).into()
-}
-
-fn sought_traits() -> Schema {
-    let names = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .pattern(Some(r"^(?!reason$)[A-Za-z][A-Za-z0-9_.-]{0,63}$"));
-    let values = ObjectBuilder::new()
-        .schema_type(SchemaType::Array(vec![Type::String, Type::Number, Type::Boolean]))
-        .pattern(Some(r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$"))
-        .max_length(Some(2000))
-        .minimum(Some(-7.9e28))
-        .maximum(Some(7.9e28));
-    ObjectBuilder::new()
-        .schema_type(SchemaType::Array(vec![Type::Object, Type::Null]))
-        .property_names(Some(names.build()))
-        .additional_properties(Some(AdditionalProperties::RefOr(RefOr::T(values.into()))))
-        .description(Some("Values by name of trait"))
-        .into()
 }
 
 /// Whom to get.

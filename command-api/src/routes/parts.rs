@@ -22,7 +22,7 @@ use crate::{Call, Executor, read};
 #[utoipa::path(
     put, path = "/api/v1/users/{id}/preferences", tag = tags::USERS, security(("bearer" = ["users:write"])),
     params(UserPath, CallerHeaders, MetadataHeaders, CommandHeaders),
-    request_body(content = schemas::Preferences),
+    request_body = Option<schemas::Preferences>,
     responses((status = 200, description = "Replaced, or so already", body = schemas::Done,
         headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), UserCommandProblems),
 )]
@@ -42,7 +42,7 @@ pub(crate) async fn change_preferences(
 #[utoipa::path(
     patch, path = "/api/v1/users/{id}/traits", tag = tags::USERS, security(("bearer" = ["users:write"])),
     params(UserPath, CallerHeaders, MetadataHeaders, CommandHeaders),
-    request_body(content((schemas::TraitPatch = "application/merge-patch+json"), (schemas::TraitPatch = "application/json"))),
+    request_body(content((Option<schemas::TraitPatch> = "application/merge-patch+json"), (Option<schemas::TraitPatch> = "application/json"))),
     responses((status = 200, description = "Merged, or so already", body = schemas::Done,
         headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), UserCommandProblems),
 )]

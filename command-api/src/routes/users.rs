@@ -62,7 +62,7 @@ pub(crate) async fn create_user(
 #[utoipa::path(
     patch, path = "/api/v1/users/{id}", tag = tags::USERS, security(("bearer" = ["users:write"])),
     params(UserPath, CallerHeaders, MetadataHeaders, CommandHeaders),
-    request_body(content((schemas::UpdateUser = "application/merge-patch+json"), (schemas::UpdateUser = "application/json"))),
+    request_body(content((Option<schemas::UpdateUser> = "application/merge-patch+json"), (Option<schemas::UpdateUser> = "application/json"))),
     responses((status = 200, description = "Updated, or so already", body = schemas::Done,
         headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), ExternalIdProblems),
 )]

@@ -94,9 +94,9 @@ pub struct IdempotencyHeader {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct TokenHeader {
-    /// Tokens of earlier answers of this service, apart by commas; the query waits until it sees what they saw. The
-    /// header may repeat.
-    #[param(rename = "Consistency-Token", required = false, pattern = r"^ct1\.[A-Za-z0-9_-]{22,}$")]
+    /// Tokens of earlier answers of this service, opaque, apart by commas; the query waits until it sees what they saw.
+    /// The header may repeat.
+    #[param(rename = "Consistency-Token", required = false)]
     pub consistency_token: String,
 }
 

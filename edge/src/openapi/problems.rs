@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use utoipa::openapi::example::{Example, ExampleBuilder};
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Type};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder, Schema};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
@@ -93,6 +94,19 @@ pub fn problem_responses(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
         response
     };
     statuses.into_iter().map(|status| (status.as_str().to_owned(), response(status).into())).collect()
+}
+
+/// Puts an operation's problem responses where operations that answer the same can share them. A shared response is named
+/// after its status and its codes.
+pub fn share(operation: &mut Operation, shared: &mut BTreeMap<String, RefOr<Response>>) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(described) = &*response else { continue };
+        let Some(RefOr::T(content)) = described.content.get(MEDIA_TYPE) else { continue };
+        let codes: Vec<_> = content.examples.keys().map(String::as_str).collect();
+        let name = format!("{status}.{}", codes.join("."));
+        let pointer = reference("responses", &name);
+        shared.insert(name, std::mem::replace(response, pointer));
+    }
 }
 
 fn headers_of(status: http::StatusCode) -> &'static [&'static str] {

@@ -196,3 +196,37 @@ fn instant(text: &str) -> Result<DateTime<Utc>, &'static str> {
         |_| "must be an instant (RFC 3339), for example 2026-05-03T10:00:00Z (a plus is written %2B)",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_key_is_a_place_or_refused(key in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = version_key(&key);
+            if let Some(place) = place(&key) {
+                let token = PageToken::decode(&place_token(place)).unwrap();
+                prop_assert_eq!(token.key(), key);
+            }
+        }
+
+        #[test]
+        fn any_place_comes_back(micros in 0i64..200_000_000_000_000_000, partition: u16, position in 0u64..1 << 63) {
+            let recorded_at = DateTime::from_timestamp_micros(micros).unwrap();
+            let there = Place { recorded_at, partition, position };
+            let token = PageToken::decode(&place_token(there)).unwrap();
+            prop_assert_eq!(place(token.key()), Some(there));
+        }
+
+        #[test]
+        fn any_text_is_an_instant_or_refused(text in "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{0,12}[Zz+-]?[0-9:]{0,6}|.{0,30}") {
+            let _ = instant(&text);
+            if let Ok(id) = import_id(&text) {
+                prop_assert_eq!(id, text);
+            }
+        }
+    }
+}

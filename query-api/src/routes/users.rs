@@ -156,7 +156,7 @@ pub(crate) async fn list_users(
 #[utoipa::path(
     post, path = "/api/v1/users/query", tag = tags::USERS, security(("bearer" = ["users:read"])),
     params(CallerHeaders, TokenHeader),
-    request_body(content = schemas::UserQuery),
+    request_body = Option<schemas::UserQuery>,
     responses((status = 200, description = "A page", body = schemas::Users,
         headers(("Consistency-Token"), ("Cache-Control"))), BodyQueryProblems),
 )]

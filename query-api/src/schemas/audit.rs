@@ -7,7 +7,7 @@ use rollcall_projections::audit::event_types;
 use utoipa::{
     IntoParams, ToSchema,
     openapi::{
-        Schema,
+        RefOr, Schema,
         schema::{ObjectBuilder, Type},
     },
 };
@@ -21,8 +21,8 @@ pub(crate) struct AuditParams {
     #[param(required = false, pattern = "^[A-Za-z0-9._:|-]{1,128}$", example = "svc:crm")]
     actor: String,
     /// A type of event.
-    #[param(rename = "type", required = false, schema_with = event_type, example = "EmailChanged")]
-    event_type: String,
+    #[param(rename = "type", required = false, inline, example = "EmailChanged")]
+    event_type: EventType,
     /// The import that it came with.
     #[param(required = false, pattern = "^[A-Za-z0-9._-]{1,128}$", example = "import-7")]
     import: String,
@@ -33,6 +33,17 @@ pub(crate) struct AuditParams {
     #[param(required = false, example = "2026-06-01T00:00:00Z")]
     to: DateTime<Utc>,
 }
+
+/// The types that there are.
+struct EventType;
+
+impl utoipa::PartialSchema for EventType {
+    fn schema() -> RefOr<Schema> {
+        RefOr::T(event_type())
+    }
+}
+
+impl ToSchema for EventType {}
 
 fn event_type() -> Schema {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(event_types())).into()
