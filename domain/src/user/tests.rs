@@ -9,3 +9,4 @@ mod rules;
 mod samples;
 mod scenario;
 mod statuses;
+mod stored;

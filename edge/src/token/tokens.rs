@@ -63,6 +63,7 @@ mod tests {
     use crate::testing::{body_json, body_text, get_with, header_map, send};
     use axum::Router;
     use axum::routing::get;
+    use proptest::prelude::*;
     use uuid::Uuid;
 
     fn token(partition: u16, position: u64) -> String {
@@ -103,5 +104,19 @@ mod tests {
             |count| Tokens::read(&header_map(&[("consistency-token", &vec![token(1, 1); count].join(","))]));
         assert!(many(100).is_ok());
         assert!(many(101).unwrap_err().detail.contains("100"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80), text in "[ct1., AB_-]{0,60}") {
+            for value in [http::HeaderValue::from_bytes(&bytes), http::HeaderValue::from_str(&text)] {
+                let Ok(value) = value else { continue };
+                let mut headers = HeaderMap::new();
+                headers.append(&HEADER, value);
+                if let Err(problem) = Tokens::read(&headers) {
+                    prop_assert_eq!(problem.code, "malformed-token");
+                }
+            }
+        }
     }
 }

@@ -88,3 +88,59 @@ impl Filter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Text near what filters take, and any other.
+    fn some_text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "(active|deactivated|Ada Lov|true|1e-3|2026-05-03|hr:E1|a@b\\.co){0,2}",
+            "[a-z0-9:@. -]{0,20}",
+            "\\PC{0,20}",
+            ".{0,300}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_filter_is_taken_or_refused_without_its_value(text in some_text(), name in some_text()) {
+            let mut filter = Filter::default();
+            let answers = [
+                filter.status(&text),
+                filter.email(&text),
+                filter.external_id(&text),
+                filter.name(&text),
+                filter.has_trait(&name, Sought::Spelled(&text)),
+                filter.has_trait(&name, Sought::Text(&text)),
+                filter.has_trait(&name, Sought::Number(&text)),
+            ];
+            let known = "active deactivated hr:E0001 ada@example.com source:id";
+            for refusal in answers.into_iter().filter_map(Result::err) {
+                prop_assert!(!refusal.is_empty());
+                let quoted = text.chars().count() > 8 && !known.contains(text.trim()) && refusal.contains(&text);
+                prop_assert!(!quoted, "{refusal}");
+            }
+        }
+
+        #[test]
+        fn any_trait_that_is_sought_is_json(text in some_text()) {
+            let mut filter = Filter::default();
+            if filter.has_trait("seats", Sought::Spelled(&text)).is_ok() {
+                for value in &filter.traits[0].1 {
+                    prop_assert!(serde_json::from_str::<serde_json::Value>(value).is_ok(), "{value}");
+                }
+            }
+        }
+
+        #[test]
+        fn any_number_is_sought_as_itself_and_as_text(number in -1_000_000i64..1_000_000) {
+            let mut filter = Filter::default();
+            filter.has_trait("seats", Sought::Spelled(&number.to_string())).unwrap();
+            prop_assert_eq!(&filter.traits[0].1, &[format!("\"{number}\""), number.to_string()]);
+        }
+    }
+}
