@@ -7,10 +7,10 @@ ARGS ?=
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench
+.PHONY: help install run test lint bench fuzz fuzz-quick
 
 help: ## Say what there is to make
-	@sed -nE 's/^([a-z]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 install: ## Install PostgreSQL, nats-server and a linker where they are missing
 	@scripts/install-servers.sh
@@ -29,3 +29,11 @@ lint: ## Check format and lints
 bench: install ## Measure throughput beside its baselines
 	cargo build --release
 	cargo bench --bench throughput
+
+fuzz: install ## Hold the service against its description and the parsers against anything, for long
+	@scripts/install-python.sh
+	scripts/fuzz.sh
+
+fuzz-quick: install ## The same for a minute or two, always alike
+	@scripts/install-python.sh
+	scripts/fuzz.sh quick
