@@ -21,7 +21,7 @@ pub mod respond;
 pub mod token;
 
 mod header;
-mod hint;
+pub mod hint;
 #[cfg(test)]
 mod testing;
 

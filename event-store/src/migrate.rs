@@ -29,19 +29,22 @@ const TURN: i64 = 0x726f_6c6c_6361_6c6c;
 
 const HASH: &str = "sha256";
 /// What the service role's name begins with.
-const SERVICE_ROLE: &str = "rollcall_service_";
+const SERVICE_ROLE: &str = "rollcall_service";
 const GENERATION: i32 = 1;
 const DIGEST_ROOT_BYTES: usize = 32;
 
-/// What the first migration fixes for the life of a log.
-#[derive(Clone, Copy, Debug)]
+/// What a migration is told. The number of partitions is fixed by the first one for the life of the log.
+#[derive(Clone, Debug)]
 pub struct Options {
     pub partitions: Partition,
+    /// The role that services are to connect as, if it is not to be named after the log: `rollcall_service…`. This one
+    /// may change with any migration.
+    pub service_role: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { partitions: 16 }
+        Self { partitions: 16, service_role: None }
     }
 }
 
@@ -82,8 +85,15 @@ pub enum Error {
     SchemaNewer(i64),
     #[error("the database is not prepared for this version of rollcall: run \"rollcall migrate\" first")]
     NotMigrated,
-    #[error("{user} may not read what a service must know: use the owner's DATABASE_URL, or the service's role {role}")]
-    MayNotRead { user: String, role: String },
+    #[error(
+        "{0:?} cannot be the service's role: its name must be {SERVICE_ROLE} and at most 40 more of a-z, 0-9 and _"
+    )]
+    ServiceRole(String),
+    #[error(
+        "{user} may not read what a service must know: connect as the owner, or as the service's role, which \
+         \"rollcall migrate\" names"
+    )]
+    MayNotRead { user: String },
     #[error("the database's tables could not be migrated")]
     Migrate(#[source] MigrateError),
     #[error("the log was made with hash {found}; this binary knows {HASH}")]
@@ -118,6 +128,9 @@ pub async fn migrate(
     options: Options,
     source: &dyn MasterKeySource,
 ) -> Result<Provisioned, Error> {
+    if let Some(role) = options.service_role.as_deref().filter(|role| !is_service_role(role)) {
+        return Err(Error::ServiceRole(role.to_owned()));
+    }
     let owner = parse_url(owner)?.application_name("rollcall-migrate").disable_statement_logging();
     let mut connection = connect(&owner).await?;
     check_server(&mut connection).await?;
@@ -129,10 +142,10 @@ pub async fn migrate(
     MIGRATIONS.run(&mut connection).await.map_err(Error::Migrate)?;
     connection.execute("RESET search_path").await?;
 
-    let Meta { log_id, partitions } = settle_meta(&mut connection, options).await?;
+    let Meta { log_id, partitions, service_role } = settle_meta(&mut connection, &options).await?;
     let master = settle_master_key(&mut connection, source).await?;
-    let service = service_session(&owner, &service_role(log_id), &master);
-    settle_role(&mut connection, &service_role(log_id), &master).await?;
+    settle_role(&mut connection, &service_role, &master).await?;
+    let service = service_session(&owner, &service_role, &master);
     let keys = settle_digest_root(&mut connection, master, log_id).await?;
     sqlx::query("SELECT pg_advisory_unlock($1)").bind(TURN).execute(&mut connection).await?;
     connection.close().await?;
@@ -173,19 +186,27 @@ async fn check_server(connection: &mut PgConnection) -> Result<(), Error> {
     Ok(())
 }
 
-async fn settle_meta(connection: &mut PgConnection, options: Options) -> Result<Meta, Error> {
+async fn settle_meta(connection: &mut PgConnection, options: &Options) -> Result<Meta, Error> {
+    let log_id = Uuid::now_v7();
     sqlx::query(
         "WITH made AS (
-             INSERT INTO log.meta (log_id, partitions, hash) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+             INSERT INTO log.meta (log_id, partitions, hash, service_role) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
              RETURNING partitions)
          INSERT INTO log.partitions (partition, position, recorded_at)
          SELECT p, 0, '-infinity' FROM made, generate_series(0, made.partitions - 1) AS p",
     )
-    .bind(Uuid::now_v7())
+    .bind(log_id)
     .bind(i32::from(options.partitions))
     .bind(HASH)
+    .bind(named_after(log_id))
     .execute(&mut *connection)
     .await?;
+    if let Some(role) = &options.service_role {
+        sqlx::query("UPDATE log.meta SET service_role = $1 WHERE service_role <> $1")
+            .bind(role)
+            .execute(&mut *connection)
+            .await?;
+    }
     read_meta(connection).await
 }
 
@@ -193,10 +214,13 @@ async fn settle_meta(connection: &mut PgConnection, options: Options) -> Result<
 struct Meta {
     log_id: Uuid,
     partitions: Partition,
+    service_role: String,
 }
 
 async fn read_meta(connection: &mut PgConnection) -> Result<Meta, Error> {
-    let row = sqlx::query("SELECT log_id, partitions, hash, requires FROM log.meta").fetch_one(connection).await?;
+    let row = sqlx::query("SELECT log_id, partitions, hash, requires, service_role FROM log.meta")
+        .fetch_one(connection)
+        .await?;
     let (hash, requires): (String, i64) = (row.try_get(2)?, row.try_get(3)?);
     if requires > newest_migration() {
         return Err(Error::SchemaNewer(requires));
@@ -205,7 +229,7 @@ async fn read_meta(connection: &mut PgConnection) -> Result<Meta, Error> {
         return Err(Error::Hash { found: hash });
     }
     let partitions = Partition::try_from(row.try_get::<i32, _>(1)?).expect("the table checks the number");
-    Ok(Meta { log_id: row.try_get(0)?, partitions })
+    Ok(Meta { log_id: row.try_get(0)?, partitions, service_role: row.try_get(4)? })
 }
 
 /// The newest migration that this binary knows.
@@ -290,10 +314,16 @@ async fn read_keys(connection: &mut PgConnection, master: MasterKey, log_id: Uui
     Ok(Keys::new(master, GENERATION, &root, GENERATION))
 }
 
-/// The role that every service connects as: named after the log, because roles are shared by a cluster's databases.
-fn service_role(log_id: Uuid) -> String {
+/// The service's role unless somebody names another: roles are shared by a cluster's databases.
+fn named_after(log_id: Uuid) -> String {
     let id = log_id.simple().to_string();
-    format!("{SERVICE_ROLE}{}", &id[id.len() - 12..])
+    format!("{SERVICE_ROLE}_{}", &id[id.len() - 12..])
+}
+
+fn is_service_role(role: &str) -> bool {
+    role.strip_prefix(SERVICE_ROLE).is_some_and(|rest| {
+        rest.len() <= 40 && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    })
 }
 
 /// A session of the service's role, whose password follows from the master key and its name: a service can be given a

@@ -3,8 +3,8 @@
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::{
-    Error, MasterKeySource, Meta, Provisioned, SERVICE_ROLE, check_master_key, check_server, connect,
-    newest_migration, parse_url, read_keys, read_meta, read_proof, service_role, service_session,
+    Error, MasterKeySource, Meta, Provisioned, check_master_key, check_server, connect, is_service_role,
+    newest_migration, parse_url, read_keys, read_meta, read_proof, service_session,
 };
 
 /// SQLSTATE of a privilege that is missing.
@@ -23,7 +23,7 @@ pub async fn attach(url: &str, source: &dyn MasterKeySource) -> Result<Provision
         .existing()
         .map_err(Error::MasterKeySource)?
         .ok_or_else(|| Error::NoMasterKey { place: source.place() })?;
-    if named.get_username().starts_with(SERVICE_ROLE) {
+    if is_service_role(named.get_username()) {
         let role = named.get_username().to_owned();
         named = service_session(&named, &role, &master);
     }
@@ -33,10 +33,10 @@ pub async fn attach(url: &str, source: &dyn MasterKeySource) -> Result<Provision
     if migrated.is_none_or(|newest| newest < newest_migration()) {
         return Err(Error::NotMigrated);
     }
-    let Meta { log_id, partitions } = read_meta(&mut connection).await?;
+    let Meta { log_id, partitions, service_role } = read_meta(&mut connection).await?;
     let proof = read_proof(&mut connection).await?.ok_or(Error::NotMigrated)?;
     let master = check_master_key(&proof, master, source)?;
-    let service = service_session(&named, &service_role(log_id), &master);
+    let service = service_session(&named, &service_role, &master);
     let keys = read_keys(&mut connection, master, log_id).await?;
     connection.close().await?;
     Ok(Provisioned { log_id, partitions, service, keys })
@@ -50,15 +50,16 @@ async fn newest_applied(connection: &mut PgConnection) -> Result<Option<i64>, sq
     if !exists {
         return Ok(None);
     }
-    sqlx::query_scalar("SELECT max(version) FROM log._sqlx_migrations WHERE success").fetch_one(connection).await
+    sqlx::query_scalar("SELECT max(version) FROM log._sqlx_migrations WHERE success")
+        .fetch_one(connection)
+        .await
 }
 
 fn may_not_read(named: &sqlx::postgres::PgConnectOptions, error: sqlx::Error) -> Error {
     match error.as_database_error().and_then(|error| error.code()) {
-        Some(code) if code == INSUFFICIENT_PRIVILEGE => Error::MayNotRead {
-            user: named.get_username().to_owned(),
-            role: format!("{SERVICE_ROLE}…, which \"rollcall migrate\" names"),
-        },
+        Some(code) if code == INSUFFICIENT_PRIVILEGE => {
+            Error::MayNotRead { user: named.get_username().to_owned() }
+        }
         _ => Error::Database(error),
     }
 }

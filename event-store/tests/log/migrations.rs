@@ -27,9 +27,13 @@ async fn migrating_again_changes_nothing() {
     let test = Test::new().await;
     wish(stream("ada"), Expected::Fresh, 1).append(&test.log).await.unwrap();
     let digest = test.log.keys().digest("acme", "email", b"ada@example.com");
-    let again = migrate::migrate(&test.owner, migrate::Options { partitions: 4 }, &Source(Some([7; 32])))
-        .await
-        .unwrap();
+    let again = migrate::migrate(
+        &test.owner,
+        migrate::Options { partitions: 4, ..Default::default() },
+        &Source(Some([7; 32])),
+    )
+    .await
+    .unwrap();
     assert_eq!(again.log_id, test.log.log_id());
     assert_eq!(again.partitions, 16, "the first migration fixed the number");
     assert_eq!(again.keys.digest("acme", "email", b"ada@example.com"), digest);
@@ -56,7 +60,7 @@ async fn four_that_migrate_at_once_get_one_log() {
 #[tokio::test]
 async fn a_log_has_the_number_of_partitions_that_was_chosen_first() {
     let owner = server::fresh_database().await;
-    let options = migrate::Options { partitions: 3 };
+    let options = migrate::Options { partitions: 3, ..Default::default() };
     let provisioned = migrate::migrate(&owner, options, &Source(Some([7; 32]))).await.unwrap();
     assert_eq!(provisioned.partitions, 3);
     let log = Log::open(&provisioned, Options::default()).await.unwrap();
@@ -133,6 +137,23 @@ async fn a_service_attaches_with_its_own_role_and_no_password() {
 }
 
 #[tokio::test]
+async fn the_services_role_may_be_named() {
+    let test = Test::new().await;
+    let role = format!("rollcall_service_{}", Uuid::new_v4().simple());
+    let options = migrate::Options { service_role: Some(role.clone()), ..Default::default() };
+    migrate::migrate(&test.owner, options, &Source(Some([7; 32]))).await.unwrap();
+    let place = test.owner.rsplit_once('@').unwrap().1;
+    assert_eq!(attach(&format!("postgres://{role}@{place}")).await.unwrap().service.get_username(), role);
+    // A migration that names none leaves it.
+    assert_eq!(migrate(&test.owner).await.unwrap().service.get_username(), role);
+    for bad in ["rollcall", "rollcall_service; DROP ROLE x", "rollcall_serviceÄ"] {
+        let options = migrate::Options { service_role: Some(bad.to_owned()), ..Default::default() };
+        let refused = refusal(migrate::migrate(&test.owner, options, &Source(Some([7; 32]))).await);
+        assert!(matches!(refused, Error::ServiceRole(_)), "{refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn attaching_to_what_was_not_migrated_says_what_to_run() {
     let owner = server::fresh_database().await;
     let empty = refusal(attach(&owner).await);
@@ -140,7 +161,10 @@ async fn attaching_to_what_was_not_migrated_says_what_to_run() {
     let test = Test::new().await;
     test.execute("DELETE FROM log._sqlx_migrations").await;
     let older = refusal(attach(&test.owner).await);
-    assert!(matches!(older, Error::NotMigrated) && older.to_string().contains("rollcall migrate"), "{older:?}");
+    assert!(
+        matches!(older, Error::NotMigrated) && older.to_string().contains("rollcall migrate"),
+        "{older:?}"
+    );
 }
 
 #[tokio::test]
