@@ -1,5 +1,6 @@
 //! `rollcall`: one binary, a subcommand for each role.
 
+mod config;
 mod http;
 mod master_key;
 mod up;

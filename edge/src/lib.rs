@@ -7,6 +7,7 @@
 //! and no parser panics, whatever bytes come.
 
 pub mod auth;
+pub mod budget;
 pub mod drain;
 pub mod fallback;
 pub mod idempotency;

@@ -71,7 +71,10 @@ impl<'a> Reader<'a> {
         match number.and_then(|number| T::try_from(number).ok()) {
             Some(number) => number,
             None => {
-                self.refuse(key, format_args!("must be a number from {} to {}", within.start(), within.end()));
+                self.refuse(
+                    key,
+                    format_args!("must be a number from {} to {}", within.start(), within.end()),
+                );
                 T::default()
             }
         }

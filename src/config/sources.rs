@@ -62,13 +62,21 @@ impl Config {
     /// # Errors
     /// A file that cannot be read, or a key that does not exist.
     pub fn load(flags: &Flags) -> anyhow::Result<Self> {
-        Self::of(flags, std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }))
+        Self::of(
+            flags,
+            std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        )
     }
 
-    fn of(flags: &Flags, environment: impl Iterator<Item = (String, String)>) -> anyhow::Result<Self> {
-        let mut config = Self { values: leaves(DEFAULTS, "default").expect("the defaults are TOML"), warnings: Vec::new() };
+    pub(super) fn of(
+        flags: &Flags,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> anyhow::Result<Self> {
+        let mut config = Self {
+            values: leaves(DEFAULTS, "default").expect("the defaults are TOML"),
+            warnings: Vec::new(),
+        };
         if let Some(path) = &flags.config {
             let origin = path.display().to_string();
             let text = std::fs::read_to_string(path)
@@ -87,12 +95,15 @@ impl Config {
                 }
                 continue;
             };
-            let key = config.values.keys().find(|key| key.replace('.', "_").eq_ignore_ascii_case(rest)).cloned();
+            let key =
+                config.values.keys().find(|key| key.replace('.', "_").eq_ignore_ascii_case(rest)).cloned();
             match key {
                 // The longer name counts where both are there.
                 Some(key) => config.put_text(&key, &text, &name)?,
                 None if rest == "CONFIG" => {}
-                None => config.warnings.push(format!("{name} is in the environment, but is no key of the configuration")),
+                None => config
+                    .warnings
+                    .push(format!("{name} is in the environment, but is no key of the configuration")),
             }
         }
         for (key, text) in &flags.set {
@@ -133,7 +144,10 @@ impl Config {
             Some(place) => *place = value,
             None => {
                 let origin = value.origin().unwrap_or_default();
-                bail!("{key} (from {origin}) is no key of the configuration{}", hint::suffix(key, self.keys()))
+                bail!(
+                    "{key} (from {origin}) is no key of the configuration{}",
+                    hint::suffix(key, self.keys())
+                )
             }
         }
         Ok(())
@@ -202,21 +216,26 @@ mod tests {
         let file = file("[limits]\nrequest = 1\n");
         let flags = Flags { config: Some(file.path().to_owned()), ..Flags::default() };
         let refused = load(&flags, &[]).err().unwrap().to_string();
-        assert!(refused.contains("limits.request (from ") && refused.contains("`limits.requests`"), "{refused}");
+        assert!(
+            refused.contains("limits.request (from ") && refused.contains("`limits.requests`"),
+            "{refused}"
+        );
         let flags = Flags { set: vec![("auth.mod".to_owned(), "jwt".to_owned())], ..Flags::default() };
         assert!(load(&flags, &[]).err().unwrap().to_string().contains("`auth.mode`"));
     }
 
     #[test]
     fn what_the_environment_has_for_others_is_let_be() {
-        let config = load(&Flags::default(), &[("ROLLCALL_PORT", "tcp://10.0.0.1"), ("PATH", "/bin")]).unwrap();
+        let config =
+            load(&Flags::default(), &[("ROLLCALL_PORT", "tcp://10.0.0.1"), ("PATH", "/bin")]).unwrap();
         assert_eq!(config.warnings.len(), 1);
         assert!(config.warnings[0].contains("ROLLCALL_PORT"));
     }
 
     #[test]
     fn a_list_may_stand_in_the_environment() {
-        let list = r#"[{issuer = "https://a.example", audience = "rollcall", jwks = "/a", tenants = ["acme"]}]"#;
+        let list =
+            r#"[{issuer = "https://a.example", audience = "rollcall", jwks = "/a", tenants = ["acme"]}]"#;
         let config = load(&Flags::default(), &[("ROLLCALL_AUTH_ISSUERS", list)]).unwrap();
         assert_eq!(config.value("auth.issuers").clone().into_array().unwrap().len(), 1);
         assert!(load(&Flags::default(), &[("ROLLCALL_AUTH_ISSUERS", "nonsense")]).is_err());
