@@ -18,6 +18,7 @@ pub mod preconditions;
 pub mod principal;
 pub mod problem;
 pub mod query;
+pub mod rate;
 pub mod respond;
 pub mod token;
 
