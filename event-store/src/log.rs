@@ -217,6 +217,11 @@ impl Log {
         }
     }
 
+    /// A span's events, where all of them were appended by this process a moment ago.
+    pub(crate) fn recent(&self, span: &Span) -> Option<Vec<Arc<Recorded>>> {
+        self.0.recent.get(span)
+    }
+
     /// Connections for what the service itself asks: heads, records, whether the database is there.
     pub fn pool(&self) -> &PgPool {
         &self.0.pool
