@@ -159,8 +159,9 @@ async fn speaks(stream: &TcpStream, within: Duration, stop: &CancellationToken) 
         // What it has sent already may not have been noticed yet.
         tokio::time::sleep(LAST_CALL).await;
     };
+    let mut first = [0; 1];
     tokio::select! {
-        spoken = timeout(within, stream.readable()) => matches!(spoken, Ok(Ok(()))),
+        spoken = timeout(within, stream.peek(&mut first)) => matches!(spoken, Ok(Ok(1))),
         () = stopped => false,
     }
 }
