@@ -7,6 +7,7 @@
 //! and no parser panics, whatever bytes come.
 
 pub mod auth;
+pub mod budget;
 pub mod drain;
 pub mod fallback;
 pub mod idempotency;
@@ -22,7 +23,7 @@ pub mod respond;
 pub mod token;
 
 mod header;
-mod hint;
+pub mod hint;
 #[cfg(test)]
 mod testing;
 
