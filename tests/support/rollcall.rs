@@ -112,7 +112,7 @@ pub fn spawn(mut command: Command) -> Child {
 }
 
 /// Removes a directory when the program has ended in whatever way: what a static holds is never dropped.
-fn remove_at_the_end(directory: &Path) {
+pub fn remove_at_the_end(directory: &Path) {
     static REMOVERS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
     // The end of its input is the end of the program. The servers may still be dying, so it tries for a while.
     let script = r#"read -r _; for _ in $(seq 50); do rm -rf "$1" && exit; sleep 0.1; done"#;
