@@ -33,7 +33,7 @@ use self::{
     refusal::Refusal,
     token::Token,
 };
-use super::{ACTOR, TENANT, host};
+use super::{ACTOR, TENANT};
 use crate::{
     header,
     principal::{Principal, Tenant, parse},
@@ -86,10 +86,6 @@ pub enum Error {
     EmptyAudience(String),
     #[error("tenant {1:?} of issuer {0}")]
     Tenant(String, String, #[source] parse::Error),
-    #[error("jwks of {0}: must be a URL with https, or with http to a loopback host")]
-    Insecure(String),
-    #[error("jwks of {0}: no HTTP client can be made")]
-    Client(String, #[source] reqwest::Error),
     #[error(transparent)]
     Jwks(#[from] JwksError),
 }
@@ -247,16 +243,11 @@ impl Issuer {
         self.tenants.iter().map(tenant).collect()
     }
 
-    fn source(&self) -> Result<source::Source, Error> {
-        let url = match &self.jwks {
-            Source::File(path) => return Ok(source::Source::File(path.clone())),
-            Source::Url(url) => url,
-        };
-        let loopback = url.scheme() == "http" && url.host_str().is_some_and(host::is_loopback);
-        if url.scheme() != "https" && !loopback {
-            return Err(Error::Insecure(self.issuer.clone()));
+    fn source(&self) -> Result<source::Source, JwksError> {
+        match &self.jwks {
+            Source::File(path) => Ok(source::Source::File(path.clone())),
+            Source::Url(url) => source::Source::url(url.clone()),
         }
-        source::Source::url(url.clone()).map_err(|error| Error::Client(self.issuer.clone(), error))
     }
 }
 

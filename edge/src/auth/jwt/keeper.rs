@@ -31,7 +31,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub const REFETCH_EVERY: Duration = Duration::from_secs(30);
 const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(100);
 /// A fetch has a bound of its own; past this one the token is judged by the keys that there are.
-const REFETCH_WITHIN: Duration = Duration::from_secs(6);
+pub const REFETCH_WITHIN: Duration = Duration::from_secs(6);
 
 /// One issuer's keys and the task that keeps them.
 pub struct Keeper {

@@ -9,6 +9,7 @@ use reqwest::{Client, Url, redirect};
 use tokio::io::AsyncReadExt;
 
 use super::key_set::{self, KeySet};
+use crate::auth::host;
 
 const BYTES_MAX: usize = 1024 * 1024;
 const FETCH_WITHIN: Duration = Duration::from_secs(5);
@@ -23,6 +24,10 @@ pub enum Source {
 /// Why keys were not read from a place.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("jwks {0} must be a URL with https, or with http to a loopback host")]
+    Insecure(String),
+    #[error("jwks {0} cannot be fetched: no HTTP client can be made")]
+    Client(String, #[source] reqwest::Error),
     #[error("jwks {0} cannot be read")]
     File(String, #[source] std::io::Error),
     #[error("jwks {0} cannot be fetched")]
@@ -37,13 +42,19 @@ pub enum Error {
 
 impl Source {
     /// # Errors
-    /// Where no client can be made, for want of system certificates say.
-    pub fn url(url: Url) -> Result<Self, reqwest::Error> {
+    /// Where somebody on the way could put keys of their own there, or no client can be made, for want of system
+    /// certificates say.
+    pub fn url(url: Url) -> Result<Self, Error> {
+        let loopback = url.scheme() == "http" && url.host_str().is_some_and(host::is_loopback);
+        if url.scheme() != "https" && !loopback {
+            return Err(Error::Insecure(place(&url)));
+        }
         let client = Client::builder()
             .timeout(FETCH_WITHIN)
             // A redirect would let whoever answers choose another place, and another scheme.
             .redirect(redirect::Policy::none())
-            .build()?;
+            .build()
+            .map_err(|error| Error::Client(place(&url), error))?;
         Ok(Self::Url(url, client))
     }
 
@@ -81,13 +92,16 @@ impl Source {
         Ok(bytes)
     }
 
-    /// As it may stand in a log: a URL without what may be secret in it.
     fn place(&self) -> String {
         match self {
             Self::File(path) => format!("file {}", path.display()),
-            Self::Url(url, _) => {
-                format!("{}{}", url.origin().ascii_serialization(), url.path())
-            }
+            Self::Url(url, _) => place(url),
         }
     }
+}
+
+/// As it may stand in a log, without what may be secret in it.
+fn place(url: &Url) -> String {
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }

@@ -100,13 +100,16 @@ async fn settings_that_would_let_too_many_in_are_refused() {
             vec![Issuer { tenants: vec!["Acme".to_owned()], ..good() }],
             "tenant \"Acme\" of issuer https://id.example: must",
         ),
-        (vec![url("http://id.example/jwks")], "jwks of https://id.example: must be a URL with https"),
+        (
+            vec![url("http://user:secret@id.example:81/jwks?secret")],
+            "jwks http://id.example:81/jwks must be a URL with https",
+        ),
         (
             vec![url("http://127.0.0.1.evil.example/jwks")],
-            "jwks of https://id.example: must be a URL with https",
+            "jwks http://127.0.0.1.evil.example/jwks must be a URL with https",
         ),
-        (vec![url("ftp://127.0.0.1/jwks")], "jwks of https://id.example: must be a URL with https"),
-        (vec![url("file:///etc/jwks.json")], "jwks of https://id.example: must be a URL with https"),
+        (vec![url("ftp://127.0.0.1/jwks")], "jwks ftp://127.0.0.1/jwks must be a URL with https"),
+        (vec![url("file:///etc/jwks.json")], "jwks file:///etc/jwks.json must be a URL with https"),
     ] {
         let text = start_refused(settings(issuers)).await;
         assert!(text.starts_with(expected), "{text}");

@@ -33,13 +33,15 @@ impl Server {
             asked: Arc::default(),
         };
         let Self { answer, asked, .. } = server.clone();
+        let elsewhere = Arc::clone(&answer);
         let jwks = get(async move || {
             asked.fetch_add(1, Ordering::SeqCst);
             let (status, body) = answer.lock().unwrap().clone();
-            // Whoever follows this comes back for ever.
-            (status, [("location", "/jwks.json")], body).into_response()
+            (status, [("location", "/elsewhere.json")], body).into_response()
         });
-        let router = Router::new().route("/jwks.json", jwks);
+        // Whoever follows a redirect finds the same, as if all were well.
+        let elsewhere = get(async move || elsewhere.lock().unwrap().1.clone());
+        let router = Router::new().route("/jwks.json", jwks).route("/elsewhere.json", elsewhere);
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         server
     }
