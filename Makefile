@@ -10,7 +10,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 .PHONY: help install run test lint bench clients check-deploy
 
 help: ## Say what there is to make
-	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 install: ## Install PostgreSQL, nats-server and a linker where they are missing
 	@scripts/install-servers.sh

@@ -97,7 +97,7 @@ check() {
 # Every language is a tenant of its own, so that each finds what it expects.
 run_all() {
     export ROLLCALL_TENANT ROLLCALL_ACTOR=docs
-    ROLLCALL_TENANT=sh
+    ROLLCALL_TENANT="sh"
     $1
     for name in write read audit; do check "sh/$name.sh" bash "$name.sh"; done
     if command -v nats >/dev/null; then
@@ -105,12 +105,12 @@ run_all() {
     else
         echo "  sh/subscribe.sh skipped: there is no nats command line here" >&2
     fi
-    ROLLCALL_TENANT=python
+    ROLLCALL_TENANT="python"
     $1
     for name in write read audit; do check "python/$name.py" "$work/venv/bin/python" "$name.py"; done
     check python/subscribe.py "$work/venv/bin/python" subscribe.py --until-idle
     check python/subscribe.py-again "$work/venv/bin/python" subscribe.py --until-idle
-    ROLLCALL_TENANT=typescript
+    ROLLCALL_TENANT="typescript"
     $1
     for name in write read audit; do check "typescript/$name.ts" node_modules/.bin/tsx "$name.ts"; done
     check typescript/subscribe.ts node_modules/.bin/tsx subscribe.ts --until-idle
