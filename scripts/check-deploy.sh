@@ -2,7 +2,7 @@
 # Checks what deploy/ holds, as far as that goes without a container engine or a running systemd. Says what it skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:${CARGO_HOME:-${HOME:-}/.cargo}/bin
 
 hadolint=2.15.1
 dclint=3.1.0
@@ -51,6 +51,15 @@ if docker info >/dev/null 2>&1; then
 else
     echo "  skipped: building the image (there is no container engine here)"
 fi
+
+# What .dockerignore lets through must be a whole workspace.
+context() {
+    rm -rf "$work/context"
+    mkdir "$work/context"
+    sed -n 's/^!//p' deploy/Dockerfile.dockerignore | xargs cp --recursive --parents --target-directory "$work/context"
+    cargo metadata --no-deps --offline --format-version 1 --manifest-path "$work/context/Cargo.toml"
+}
+check "what the image is built from" context
 
 check "haproxy.cfg" haproxy -c -f deploy/haproxy.cfg
 
