@@ -49,6 +49,7 @@ stop() {
     if [[ -n ${service:-} ]]; then
         kill "$service" 2>/dev/null || true
         wait "$service" 2>/dev/null || true
+        service=
     fi
 }
 trap stop EXIT
@@ -94,24 +95,30 @@ check() {
     fi
 }
 
-# Every language is a tenant of its own, so that each finds what it expects.
+# as TENANT: who calls from now on. Every language is a tenant of its own, so that each finds what it expects.
+as() {
+    export ROLLCALL_TENANT=$1 ROLLCALL_ACTOR=docs
+    unset ROLLCALL_TOKEN
+    if [[ -n ${issuing:-} ]]; then
+        ROLLCALL_TOKEN=$("$work/venv/bin/python" tests/clients/issuer.py "$work/issuer" token "$1")
+        export ROLLCALL_TOKEN
+    fi
+}
+
 run_all() {
-    export ROLLCALL_TENANT ROLLCALL_ACTOR=docs
-    ROLLCALL_TENANT="sh"
-    $1
+    rm -f "$work"/python/*.db
+    as sh
     for name in write read audit; do check "sh/$name.sh" bash "$name.sh"; done
     if command -v nats >/dev/null; then
         check sh/subscribe.sh bash subscribe.sh
     else
         echo "  sh/subscribe.sh skipped: there is no nats command line here" >&2
     fi
-    ROLLCALL_TENANT="python"
-    $1
+    as python
     for name in write read audit; do check "python/$name.py" "$work/venv/bin/python" "$name.py"; done
     check python/subscribe.py "$work/venv/bin/python" subscribe.py --until-idle
     check python/subscribe.py-again "$work/venv/bin/python" subscribe.py --until-idle
-    ROLLCALL_TENANT="typescript"
-    $1
+    as typescript
     for name in write read audit; do check "typescript/$name.ts" node_modules/.bin/tsx "$name.ts"; done
     check typescript/subscribe.ts node_modules/.bin/tsx subscribe.ts --until-idle
 }
@@ -122,7 +129,16 @@ start open
     node_modules/.bin/openapi-typescript "$ROLLCALL_URL/openapi.json" --output schema.d.ts >/dev/null
     node_modules/.bin/tsc
 ) || { echo "  the TypeScript examples do not fit the description" >&2; failed+=("tsc"); }
-run_all true
+run_all
+stop
+
+"$work/venv/bin/python" tests/clients/issuer.py "$work/issuer" make
+start jwt ROLLCALL_AUTH_MODE=jwt ROLLCALL_AUTH_ISSUER=https://login.example.com ROLLCALL_AUTH_AUDIENCE=rollcall \
+    ROLLCALL_AUTH_JWKS="$work/issuer/jwks.json"
+status=$(curl --silent --output "$work/actual" --write-out '%{http_code}' "$ROLLCALL_URL/api/v1/users")
+[[ $status == 401 ]] || { echo "  without a token the service answers $status" >&2; failed+=("auth.mode"); }
+issuing=yes
+run_all
 
 if ((${#failed[@]} > 0)); then
     echo "failed: ${failed[*]}" >&2
