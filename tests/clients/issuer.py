@@ -17,9 +17,7 @@ if sys.argv[2] == "make":
     directory.mkdir(parents=True, exist_ok=True)
     key = Ed25519PrivateKey.generate()
     key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     public = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key()))
     keys = [{**public, "kid": KID, "use": "sig", "alg": "EdDSA"}]

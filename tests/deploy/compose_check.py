@@ -1,4 +1,4 @@
-"""Checks what a schema cannot: that compose.yaml fits the files, the configuration's keys and the load balancer beside it."""
+"""Checks what a schema cannot: that compose.yaml fits the files, the keys and the load balancer beside it."""
 
 import pathlib
 import re
@@ -44,12 +44,11 @@ for name, service in services.items():
     if not service.get("deploy", {}).get("resources", {}).get("limits") and service.get("restart") != "no":
         problems.append(f"{name}: no limits")
 for kind in ("secrets", "configs"):
-    for name, entry in compose[kind].items():
-        file = entry["file"]
+    for file in (entry["file"] for entry in compose[kind].values()):
         if not file.startswith(("./secrets/", "${")) and not (deploy / file).exists():
             problems.append(f"{kind}: no file {file}")
 made = (deploy / "secrets.sh").read_text()
-for name, entry in compose["secrets"].items():
+for entry in compose["secrets"].values():
     if f"keep {pathlib.Path(entry['file']).name}" not in made:
         problems.append(f"secrets.sh does not make {entry['file']}")
 

@@ -40,7 +40,9 @@ async def main() -> None:
     reader = subscriber.jetstream(timeout=1)
     for name in ("durable", "other"):
         config = ConsumerConfig(name=name)
-        consumer = await reader.pull_subscribe("rollcall.events.acme.user.>", durable=name, stream="ROLLCALL", config=config)
+        consumer = await reader.pull_subscribe(
+            "rollcall.events.acme.user.>", durable=name, stream="ROLLCALL", config=config
+        )
         [message] = await consumer.fetch(1, timeout=2)
         await message.ack_sync()
     await reader.consumer_info("ROLLCALL", "durable")
