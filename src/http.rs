@@ -3,6 +3,7 @@
 pub mod health;
 pub mod metrics;
 mod openapi;
+mod requests;
 
 use std::sync::Arc;
 
@@ -32,5 +33,5 @@ pub fn router(api: OpenApiRouter, health: Health, metrics: PrometheusHandle) -> 
         .route("/metrics", get(exposition))
         .merge(health::routes(health))
         .merge(problem::routes());
-    with_fallbacks(router).layer(middleware::from_fn(metrics::count_requests))
+    with_fallbacks(router).layer(middleware::from_fn(requests::observe))
 }

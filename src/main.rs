@@ -1,13 +1,13 @@
 //! `rollcall`: one binary, a subcommand for each role.
 
+mod config;
 mod http;
 mod master_key;
+mod telemetry;
 mod up;
 
-use std::io::IsTerminal;
-
+use anyhow::Context;
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 /// Commands come and go by the ten thousand a second, each with dozens of small values.
 #[global_allocator]
@@ -33,10 +33,10 @@ enum Role {
 
 fn main() -> std::process::ExitCode {
     let Arguments { role } = Arguments::parse();
-    let filter =
-        EnvFilter::try_from_env("ROLLCALL_LOG").unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn"));
-    let terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr).init();
+    let telemetry = match telemetry_of_environment() {
+        Ok(telemetry) => telemetry,
+        Err(error) => return fail(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
@@ -46,10 +46,23 @@ fn main() -> std::process::ExitCode {
     };
     // What may still run (a connection that was not drained in time) is not waited for.
     runtime.shutdown_background();
+    telemetry.flush();
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+fn telemetry_of_environment() -> anyhow::Result<telemetry::Guard> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let ratio = variable("ROLLCALL_TELEMETRY_SAMPLE_RATIO").map_or(Ok(1.0), |text| text.parse());
+    telemetry::init(&telemetry::Settings {
+        filter: variable("ROLLCALL_LOG").as_deref().unwrap_or("info,async_nats=warn"),
+        format: variable("ROLLCALL_LOG_FORMAT").as_deref().unwrap_or("auto").parse()?,
+        otlp_endpoint: variable("ROLLCALL_TELEMETRY_OTLP_ENDPOINT").as_deref(),
+        service_name: variable("ROLLCALL_TELEMETRY_SERVICE_NAME").as_deref().unwrap_or("rollcall"),
+        sample_ratio: ratio.context("telemetry.sample_ratio must be between 0 and 1")?,
+    })
 }
 
 /// One clear line.

@@ -116,7 +116,7 @@ struct Running {
 async fn start(options: Options) -> anyhow::Result<Running> {
     let listener = listen(options.http).await?;
     let address = listener.local_addr()?;
-    let metrics = http::metrics::install()?;
+    let metrics = http::metrics::install("up")?;
     let directory = DataDir::open(options.data_dir).map_err(anyhow::Error::from)?;
 
     let (postgres, nats) = tokio::try_join!(

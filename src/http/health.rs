@@ -66,10 +66,7 @@ impl Health {
     /// Keeps the gauges of the projections.
     pub async fn measure(self, shutdown: CancellationToken) {
         loop {
-            for (name, progress) in &self.0.progress {
-                metrics::gauge!("rollcall_projection_lag_events", "projection" => *name)
-                    .set(self.lag(progress) as f64);
-            }
+            super::metrics::measure(&self.0.log, &self.0.progress).await;
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(MEASURE_EVERY) => {}

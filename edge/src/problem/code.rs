@@ -61,6 +61,9 @@ registry! {
     METHOD_NOT_ALLOWED "method-not-allowed" METHOD_NOT_ALLOWED
         "The resource does not take this method"
         "The header Allow lists the methods that the resource takes.";
+    REQUEST_TIMEOUT "request-timeout" REQUEST_TIMEOUT
+        "The body did not come in time"
+        "The body stopped coming before its end. Nothing was done: send the request again, whole.";
     ALREADY_EXISTS "already-exists" CONFLICT
         "The id is taken"
         "The tenant already has an aggregate of the id that the request chose. Choose another, or use the one that is there.";
@@ -88,9 +91,12 @@ registry! {
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE
         "The body is too large"
         "The body is longer than the route takes; `detail` has the bound. Split it.";
+    URI_TOO_LONG "uri-too-long" URI_TOO_LONG
+        "The URL is too long"
+        "The path and the query string together are longer than 8,192 bytes. POST /api/v1/users/query takes a filter in its body.";
     UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE
-        "The body is of a media type that is not taken here"
-        "Send JSON in UTF-8, not compressed, with Content-Type application/json (or another +json type).";
+        "The body is of a media type or a coding that is not taken here"
+        "Send JSON in UTF-8 with Content-Type application/json (or another +json type), as it is or with Content-Encoding gzip or zstd.";
     MISDIRECTED_HOST "misdirected-host" MISDIRECTED_REQUEST
         "The host is not a loopback name"
         "Without authentication the service answers only to localhost, *.localhost, 127.0.0.0/8 and [::1], so that a web page elsewhere cannot reach it by a name of its own (DNS rebinding).";
@@ -108,7 +114,7 @@ registry! {
         "An error that is not the caller's. It is logged here. A command may or may not have happened: repeat it with the same Idempotency-Key.";
     OVERLOADED "overloaded" SERVICE_UNAVAILABLE
         "The service is overloaded"
-        "The queue is full and nothing was done. Come back after Retry-After.";
+        "The service has as much at work as it takes, and nothing was done. Come back after Retry-After.";
     UNAVAILABLE "unavailable" SERVICE_UNAVAILABLE
         "The service cannot answer now"
         "Something that the service needs is away. A command may or may not have happened: repeat it with the same Idempotency-Key after Retry-After.";
@@ -154,6 +160,7 @@ mod tests {
                 ("forbidden", 403),
                 ("not-found", 404),
                 ("method-not-allowed", 405),
+                ("request-timeout", 408),
                 ("already-exists", 409),
                 ("conflict", 409),
                 ("email-taken", 409),
@@ -163,6 +170,7 @@ mod tests {
                 ("gone", 410),
                 ("precondition-failed", 412),
                 ("body-too-large", 413),
+                ("uri-too-long", 414),
                 ("unsupported-media-type", 415),
                 ("misdirected-host", 421),
                 ("invalid-members", 422),
