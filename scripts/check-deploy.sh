@@ -62,6 +62,8 @@ context() {
 check "what the image is built from" context
 
 check "haproxy.cfg" haproxy -c -f deploy/haproxy.cfg
+check "haproxy.cfg, what goes where and what is repeated" "$work/venv/bin/python" tests/deploy/haproxy_check.py \
+    "$work/haproxy"
 
 secrets() {
     rm -rf "$work/secrets-test"
