@@ -7,9 +7,17 @@ mod reader;
 pub mod show;
 mod sources;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use rollcall_edge::{
+    auth::jwt,
+    principal::Tenant,
+    rate::{self, Limit},
+};
 
 use reader::{Members, Reader};
+
+use crate::telemetry::{self, Format};
 
 pub use sources::{Config, DEFAULTS, Flags};
 
@@ -25,7 +33,7 @@ pub struct Settings {
     pub auth: Auth,
     pub limits: Limits,
     pub shutdown: Shutdown,
-    pub telemetry: Telemetry,
+    pub telemetry: telemetry::Settings,
 }
 
 #[derive(Debug)]
@@ -40,18 +48,7 @@ pub struct Database {
 #[derive(Debug)]
 pub enum Auth {
     Open,
-    Jwt { issuers: Vec<Issuer>, leeway: Duration, refresh: Duration },
-}
-
-/// Who makes tokens, and for whom.
-#[derive(Debug)]
-pub struct Issuer {
-    pub issuer: String,
-    pub audience: String,
-    /// A file or a URL.
-    pub jwks: String,
-    /// Empty for all.
-    pub tenants: Vec<String>,
+    Jwt(jwt::Settings),
 }
 
 /// What one process takes on at once.
@@ -63,18 +60,7 @@ pub struct Limits {
     pub idle_timeout: Duration,
     pub body_bytes_in_flight: usize,
     pub append_queue: usize,
-    /// None for no limit.
-    pub tenant_requests_per_second: Option<u32>,
-    pub tenant_burst: u32,
-    pub tenants: Vec<TenantLimit>,
-}
-
-/// A tenant with a limit of its own.
-#[derive(Clone, Debug)]
-pub struct TenantLimit {
-    pub tenant: String,
-    pub requests_per_second: u32,
-    pub burst: u32,
+    pub rate: rate::Limits,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -83,23 +69,6 @@ pub struct Shutdown {
     /// Whether the notice is nobody's wish but the default.
     pub notice_is_default: bool,
     pub drain: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub struct Telemetry {
-    pub filter: String,
-    pub format: Format,
-    pub otlp_endpoint: Option<String>,
-    pub service_name: String,
-    pub sample_ratio: f64,
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Auto,
-    Pretty,
-    Json,
 }
 
 /// A text that does not print.
@@ -155,7 +124,10 @@ fn auth(reader: &mut Reader) -> Auth {
     let refresh = reader.seconds("auth.jwks_refresh_s", 10..=86_400);
     if let [(_, Some(issuer)), (_, Some(audience)), (_, Some(jwks))] = &one {
         let (issuer, audience, jwks) = (issuer.clone(), audience.clone(), jwks.clone());
-        issuers.insert(0, Issuer { issuer, audience, jwks, tenants: Vec::new() });
+        match jwks_source(&jwks) {
+            Ok(jwks) => issuers.insert(0, jwt::Issuer { issuer, audience, jwks, tenants: Vec::new() }),
+            Err(what) => reader.refuse("auth.jwks", what),
+        }
     } else if jwt && (issuers.is_empty() || one.iter().any(|(_, text)| text.is_some())) {
         for (key, text) in &one {
             if text.is_none() {
@@ -170,25 +142,31 @@ fn auth(reader: &mut Reader) -> Auth {
         }
         return Auth::Open;
     }
-    for (index, issuer) in issuers.iter().enumerate() {
-        if issuers[..index].iter().any(|other| other.issuer == issuer.issuer) {
-            reader.refuse("auth.issuers", format_args!("has {} twice", issuer.issuer));
-        }
-    }
-    Auth::Jwt { issuers, leeway, refresh }
+    Auth::Jwt(jwt::Settings { issuers, leeway, refresh })
 }
 
-fn issuer(members: &mut Members) -> Result<Issuer, String> {
-    Ok(Issuer {
+fn issuer(members: &mut Members) -> Result<jwt::Issuer, String> {
+    Ok(jwt::Issuer {
         issuer: members.text("issuer")?,
         audience: members.text("audience")?,
-        jwks: members.text("jwks")?,
+        jwks: jwks_source(&members.text("jwks")?).map_err(|what| format!("jwks {what}"))?,
         tenants: members.texts("tenants")?,
     })
 }
 
+/// What looks like a URL is one.
+fn jwks_source(text: &str) -> Result<jwt::Source, String> {
+    if !text.contains("://") {
+        return Ok(jwt::Source::File(PathBuf::from(text)));
+    }
+    text.parse().map(jwt::Source::Url).map_err(|error| format!("must be a file or a URL: {error}"))
+}
+
 fn limits(reader: &mut Reader) -> Limits {
-    let per_second: u32 = reader.number("limits.tenant_requests_per_second", 0..=1_000_000);
+    let requests_per_second =
+        NonZeroU32::new(reader.number("limits.tenant_requests_per_second", 0..=1_000_000));
+    let burst = NonZeroU32::new(reader.number("limits.tenant_burst", 1..=1_000_000));
+    let each = requests_per_second.zip(burst);
     Limits {
         connections: reader.number("limits.connections", 1..=1_000_000),
         requests: reader.number("limits.requests", 1..=1_000_000),
@@ -197,20 +175,27 @@ fn limits(reader: &mut Reader) -> Limits {
         // A whole batch must find room.
         body_bytes_in_flight: reader.number("limits.body_bytes_in_flight", 16 * 1024 * 1024..=1 << 40),
         append_queue: reader.number("limits.append_queue", 1..=1_000_000),
-        tenant_requests_per_second: Some(per_second).filter(|per_second| *per_second > 0),
-        tenant_burst: reader.number("limits.tenant_burst", 1..=1_000_000),
-        tenants: reader.tables("limits.tenants", |members| {
-            Ok(TenantLimit {
-                tenant: members.text("tenant")?,
-                requests_per_second: members.number("requests_per_second", 1..=1_000_000)?,
-                burst: members.number("burst", 1..=1_000_000)?,
-            })
-        }),
+        rate: rate::Limits {
+            each: each.map(|(requests_per_second, burst)| Limit { requests_per_second, burst }),
+            tenants: reader.tables("limits.tenants", tenant_limit),
+        },
     }
 }
 
-fn telemetry(reader: &mut Reader) -> Telemetry {
-    Telemetry {
+/// A tenant's own limit; with 0 requests a second it has none.
+fn tenant_limit(members: &mut Members) -> Result<(Tenant, Option<Limit>), String> {
+    let tenant = Tenant::parse(&members.text("tenant")?).map_err(|error| format!("tenant {error}"))?;
+    let requests_per_second = NonZeroU32::new(members.number("requests_per_second", 0..=1_000_000)?);
+    let burst = match requests_per_second {
+        Some(_) => NonZeroU32::new(members.number("burst", 1..=1_000_000)?),
+        None => None,
+    };
+    let limit = requests_per_second.zip(burst);
+    Ok((tenant, limit.map(|(requests_per_second, burst)| Limit { requests_per_second, burst })))
+}
+
+fn telemetry(reader: &mut Reader) -> telemetry::Settings {
+    telemetry::Settings {
         filter: reader.text("log").unwrap_or_default(),
         format: reader.choice(
             "log_format",
@@ -236,7 +221,7 @@ mod tests {
         let settings = read(&[]).unwrap();
         assert_eq!((settings.http, settings.limits.requests), (None, 8_192));
         assert!(matches!(settings.auth, Auth::Open));
-        assert_eq!(settings.limits.tenant_requests_per_second, None);
+        assert!(settings.limits.rate.limit_nobody());
     }
 
     #[test]
@@ -275,7 +260,7 @@ mod tests {
         assert!(refused.contains("auth.mode"), "an issuer without jwt is a mistake: {refused}");
         let list = r#"[{issuer = "https://b.example", audience = "r", jwks = "/b", tenants = ["acme"]}]"#;
         let all = [&one[..], &[("auth.mode", "jwt"), ("auth.issuers", list)]].concat();
-        let Auth::Jwt { issuers, .. } = read(&all).unwrap().auth else { panic!("open") };
+        let Auth::Jwt(jwt::Settings { issuers, .. }) = read(&all).unwrap().auth else { panic!("open") };
         assert_eq!(issuers.iter().map(|issuer| issuer.tenants.len()).collect::<Vec<_>>(), [0, 1]);
     }
 

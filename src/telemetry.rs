@@ -6,7 +6,7 @@
 mod lines;
 mod traces;
 
-use std::{io::IsTerminal, str::FromStr};
+use std::io::IsTerminal;
 
 use anyhow::Context;
 use rollcall_edge::metadata::RequestIds;
@@ -28,13 +28,14 @@ tokio::task_local! {
 }
 
 /// How a process tells of itself.
-pub struct Settings<'a> {
+#[derive(Clone, Debug)]
+pub struct Settings {
     /// `info`, `rollcall_projections=debug,info`, …
-    pub filter: &'a str,
+    pub filter: String,
     pub format: Format,
     /// An OTLP collector's address over HTTP, such as `http://collector:4318`.
-    pub otlp_endpoint: Option<&'a str>,
-    pub service_name: &'a str,
+    pub otlp_endpoint: Option<String>,
+    pub service_name: String,
     /// The part of the traces that begin here that is taken, 0 to 1; a caller's decision is followed.
     pub sample_ratio: f64,
 }
@@ -48,19 +49,6 @@ pub enum Format {
     /// A JSON object on each line: `timestamp` (RFC 3339 in UTC), `level`, `message`, `target`, the fields, and the ids of
     /// the request.
     Json,
-}
-
-impl FromStr for Format {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "pretty" => Ok(Self::Pretty),
-            "json" => Ok(Self::Json),
-            _ => anyhow::bail!("log_format must be auto, pretty or json"),
-        }
-    }
 }
 
 /// Ends what [`init`] began.
@@ -80,10 +68,11 @@ impl Guard {
 ///
 /// # Errors
 /// One line that names the key whose value is bad.
-pub fn init(settings: &Settings<'_>) -> anyhow::Result<Guard> {
-    let filter = EnvFilter::try_new(settings.filter)
+pub fn init(settings: &Settings) -> anyhow::Result<Guard> {
+    let filter = EnvFilter::try_new(&settings.filter)
         .with_context(|| format!("log cannot be read as a filter ({:?})", settings.filter))?;
-    let traces = settings.otlp_endpoint.map(|endpoint| Traces::start(endpoint, settings)).transpose()?;
+    let traces =
+        settings.otlp_endpoint.as_deref().map(|endpoint| Traces::start(endpoint, settings)).transpose()?;
     let spans = traces.as_ref().map(|traces| {
         // Events stay lines: what a span tells is chosen where it is made.
         let ours = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("rollcall"));

@@ -1,18 +1,26 @@
-//! What the OpenAPI documents of both APIs share: the schema of problems, headers, paging, tags.
+//! What the OpenAPI documents of both APIs share: headers, paging, problems, scopes, tags.
+//!
+//! Shape: routes name the parts (`params(CallerHeaders)`, `responses(…, UserCommandProblems)`, headers by name) ->
+//! [`complete`] adds the components that they point to, and says in words what `security` says in names.
 
+mod headers;
 mod params;
+mod problems;
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Type};
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
-use utoipa::{IntoResponses, PartialSchema, ToSchema};
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::tag::{Tag, TagBuilder};
+use utoipa::openapi::{OpenApi, Ref, RefOr};
 
 pub use params::{
-    CallerHeaders, CommandHeaders, IdempotencyHeader, MetadataHeaders, PageParams, TokenHeader,
+    CallerHeaders, CommandHeaders, IdempotencyHeader, MetadataHeaders, PageParams, TokenHeader, UserPath,
+};
+pub use problems::{
+    BatchProblems, BodyQueryProblems, ExternalIdProblems, ListingProblems, NewEmailProblems, NewUserProblems,
+    SameEmailProblems, UserCommandProblems, UserQueryProblems, problem_responses,
 };
 
-use crate::problem::{CODES, Code, FieldError, MEDIA_TYPE, Problem, code};
+use crate::principal::Scope;
 
 /// The groups of the documentation.
 pub mod tags {
@@ -22,220 +30,156 @@ pub mod tags {
     pub const OPERATIONS: &str = "operations";
 }
 
-impl PartialSchema for Problem {
-    fn schema() -> RefOr<Schema> {
-        let text =
-            |description: &str| ObjectBuilder::new().schema_type(Type::String).description(Some(description));
-        ObjectBuilder::new()
-            .description(Some("A refusal (RFC 9457); `code` tells programs which, GET `type` tells people"))
-            .property("type", text("`/problems/` and the code"))
-            .property("title", text("What the code means"))
-            .property(
-                "status",
-                ObjectBuilder::new().schema_type(Type::Integer).description(Some("As the response's")),
-            )
-            .property("detail", text("What is wrong with this request"))
-            .property(
-                "code",
-                text("Stable, for programs").enum_values(Some(CODES.iter().map(|code| code.code))),
-            )
-            .property("errors", ArrayBuilder::new().items(Ref::from_schema_name("FieldError")))
-            .required("type")
-            .required("title")
-            .required("status")
-            .required("detail")
-            .required("code")
-            .into()
-    }
-}
+/// The name of the security scheme: `security(("bearer" = ["users:read"]))`.
+pub const BEARER: &str = "bearer";
 
-impl ToSchema for Problem {
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        schemas.push(("FieldError".to_owned(), FieldError::schema()));
-    }
-}
+const BEARER_DESCRIPTION: &str = "\
+With `auth.mode = jwt` every route but those of operations asks for a bearer token (RFC 6750): a JWT that is signed \
+with EdDSA, ES256 or RS256 by a configured issuer, with the claims `iss`, `aud`, `exp`, `sub`, `tenant` and `scope` \
+(names apart by spaces). Each route names the scope that it needs.
 
-impl PartialSchema for FieldError {
-    fn schema() -> RefOr<Schema> {
-        let text =
-            |description: &str| ObjectBuilder::new().schema_type(Type::String).description(Some(description));
-        ObjectBuilder::new()
-            .property("pointer", text("Where in the body: a JSON pointer (RFC 6901)"))
-            .property("parameter", text("Which query parameter, header or segment of the path"))
-            .property("detail", text("What is wrong there"))
-            .required("detail")
-            .into()
-    }
-}
+With `auth.mode = open`, which only listens on loopback, nothing is asked for: the headers `Tenant` and `Actor` say \
+who calls, every scope is granted, and a token is passed over.";
 
-impl ToSchema for FieldError {}
-
-/// Adds the schemas that [`problem_responses`] points to; a document without them has dangling references.
-pub fn add_schemas(document: &mut OpenApi) {
+/// Adds what routes only name: the components behind references, the scheme, the tags, and the sentence about scopes.
+pub fn complete(document: &mut OpenApi) {
     let components = document.components.get_or_insert_default();
-    for (name, schema) in [(Problem::name(), Problem::schema()), (FieldError::name(), FieldError::schema())] {
-        components.schemas.insert(name.into_owned(), schema);
+    components.schemas.extend(problems::schemas());
+    components.examples.extend(problems::examples());
+    components.headers.extend(headers::all());
+    let bearer = Http::builder()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT")
+        .description(Some(BEARER_DESCRIPTION))
+        .build();
+    components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+    document.tags = Some(described_tags());
+    for operation in document.paths.paths.values_mut().flat_map(operations) {
+        headers::point(operation);
+        say_scopes(operation);
     }
+    drop_unused(document);
 }
 
-/// Responses for these problem types, one for each status, whose description lists its codes.
-#[must_use]
-pub fn problem_responses(codes: &[Code]) -> BTreeMap<String, RefOr<Response>> {
-    let statuses: BTreeSet<_> = codes.iter().map(|code| code.status).collect();
-    let describe = |status| {
-        let lines = codes
-            .iter()
-            .filter(|code| code.status == status)
-            .map(|code| format!("`{}`: {}", code.code, code.title));
-        lines.collect::<Vec<_>>().join("\n\n")
+/// A role serves some of the routes, whose answers need some of the components.
+fn drop_unused(document: &mut OpenApi) {
+    let paths = serde_json::to_string(&document.paths).expect("a description is JSON");
+    let used = |kind: &str, name: &str| paths.contains(&format!("\"#/components/{kind}/{name}\""));
+    let components = document.components.get_or_insert_default();
+    components.examples.retain(|name, _| used("examples", name));
+    components.headers.retain(|name, _| used("headers", name));
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
+    [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+}
+
+/// An operation that names no scope is open to everybody: `security` says so with an empty list, which is not the same
+/// as none.
+fn say_scopes(operation: &mut Operation) {
+    let needed: Vec<String> = scopes(operation.security.as_deref().unwrap_or_default())
+        .map(|scope| format!("Needs the scope `{scope}`."))
+        .collect();
+    let sentence = match needed.as_slice() {
+        [] => {
+            operation.security = Some(Vec::new());
+            "Asks for no token.".to_owned()
+        }
+        sentences => sentences.join(" "),
     };
-    let response = |status| {
-        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-        ResponseBuilder::new().description(describe(status)).content(MEDIA_TYPE, content).build()
-    };
-    statuses.into_iter().map(|status| (status.as_str().to_owned(), response(status).into())).collect()
+    let description = operation.description.take().map_or_else(String::new, |text| format!("{text}\n\n"));
+    operation.description = Some(format!("{description}{sentence}"));
 }
 
-/// What every route under `/api/v1` may answer: `responses(…, CommonProblems)`.
-pub struct CommonProblems;
-
-impl IntoResponses for CommonProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problem_responses(&COMMON)
-    }
+/// The scopes that requirements name; a name that is no scope of ours is passed over.
+fn scopes(requirements: &[SecurityRequirement]) -> impl Iterator<Item = Scope> {
+    let named = serde_json::to_value(requirements).expect("requirements are maps of lists of text");
+    Scope::ALL.into_iter().filter(move |scope| {
+        let lists = named.as_array().into_iter().flatten().map(|requirement| &requirement[BEARER]);
+        lists.filter_map(serde_json::Value::as_array).flatten().any(|name| name == scope.as_str())
+    })
 }
 
-/// What a query may answer besides.
-pub struct QueryProblems;
-
-impl IntoResponses for QueryProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problem_responses(&[&COMMON[..], &QUERY].concat())
-    }
+fn described_tags() -> Vec<Tag> {
+    let tag = |name, description| TagBuilder::new().name(name).description(Some(description)).build();
+    vec![
+        tag(
+            tags::USERS,
+            "One user at a time: what is done to it, and what it is now. A command answers with the user's version \
+             and a `Consistency-Token`; a query that sends the token back sees what the command did.",
+        ),
+        tag(tags::COMMANDS, "Many commands in one request, with an outcome for each."),
+        tag(tags::AUDIT, "Who changed what, when and why."),
+        tag(tags::OPERATIONS, "For operators and for programs that read this document."),
+    ]
 }
 
-/// What a query with a body may answer besides.
-pub struct BodyQueryProblems;
-
-impl IntoResponses for BodyQueryProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problem_responses(&[&COMMON[..], &QUERY, &BODY].concat())
-    }
+/// A pointer to a component.
+fn reference<T>(kind: &str, name: &str) -> RefOr<T> {
+    RefOr::Ref(Ref::new(format!("#/components/{kind}/{name}")))
 }
-
-/// What a command with a body may answer besides.
-pub struct CommandProblems;
-
-impl IntoResponses for CommandProblems {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problem_responses(&[&COMMON[..], &COMMAND, &BODY].concat())
-    }
-}
-
-const COMMON: [Code; 11] = [
-    code::MALFORMED_REQUEST,
-    code::MALFORMED_HEADER,
-    code::MALFORMED_PATH,
-    code::MALFORMED_QUERY,
-    code::UNAUTHORIZED,
-    code::FORBIDDEN,
-    code::MISDIRECTED_HOST,
-    code::TOO_MANY_REQUESTS,
-    code::INTERNAL,
-    code::OVERLOADED,
-    code::UNAVAILABLE,
-];
-
-const QUERY: [Code; 5] =
-    [code::MALFORMED_TOKEN, code::NOT_FOUND, code::GONE, code::PROJECTION_BEHIND, code::PROJECTION_PARKED];
-
-const BODY: [Code; 5] = [
-    code::MALFORMED_JSON,
-    code::DUPLICATE_MEMBER,
-    code::BODY_TOO_LARGE,
-    code::UNSUPPORTED_MEDIA_TYPE,
-    code::INVALID_MEMBERS,
-];
-
-const COMMAND: [Code; 7] = [
-    code::NOT_FOUND,
-    code::CONFLICT,
-    code::USER_DEACTIVATED,
-    code::GONE,
-    code::PRECONDITION_FAILED,
-    code::IDEMPOTENCY_KEY_REUSED,
-    code::LOG_RESTORED,
-];
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    #[test]
-    fn the_schema_of_a_problem_is_what_is_sent() {
-        let schema = serde_json::to_value(Problem::schema()).unwrap();
-        let sent =
-            serde_json::to_value(Problem::not_found().with_error(FieldError::pointer("/a", "x"))).unwrap();
-        let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
-        assert_eq!(names(&schema["properties"]), names(&sent));
-        let without_errors = serde_json::to_value(Problem::not_found()).unwrap();
-        let required: BTreeSet<_> = schema["required"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|name| name.as_str().unwrap().to_owned())
-            .collect();
-        assert_eq!(required, names(&without_errors));
-        assert_eq!(schema["properties"]["code"]["enum"].as_array().unwrap().len(), CODES.len());
-        assert_eq!(Problem::name(), "Problem");
-        let mut schemas = Vec::new();
-        Problem::schemas(&mut schemas);
-        assert_eq!(schemas[0].0, FieldError::name());
-    }
-
-    #[test]
-    fn each_status_lists_its_codes() {
-        let responses = problem_responses(&[code::CONFLICT, code::NOT_FOUND, code::EMAIL_TAKEN]);
-        assert_eq!(responses.keys().collect::<Vec<_>>(), ["404", "409"]);
-        let conflict = serde_json::to_value(&responses["409"]).unwrap();
-        assert_eq!(
-            conflict["content"][MEDIA_TYPE]["schema"],
-            json!({"$ref": "#/components/schemas/Problem"})
-        );
-        let description = conflict["description"].as_str().unwrap();
-        assert!(description.contains("`conflict`") && description.contains("`email-taken`"));
-        assert!(CommandProblems::responses().contains_key("412"));
-        assert!(QueryProblems::responses().contains_key("503"));
-        assert!(CommonProblems::responses().contains_key("421"));
-    }
-
-    #[utoipa::path(get, path = "/sample", tag = tags::USERS, params(CallerHeaders, PageParams),
-        responses((status = 200, description = "fine"), QueryProblems))]
+    /// Lists
+    #[utoipa::path(get, path = "/sample", tag = tags::USERS, security(("bearer" = ["users:read"])),
+        params(CallerHeaders, PageParams),
+        responses((status = 200, description = "fine", headers(("ETag"), ("Consistency-Token"))), ListingProblems))]
     #[expect(dead_code, reason = "only its description is read")]
     fn sample() {}
 
+    /// Lives
+    #[utoipa::path(get, path = "/livez", tag = tags::OPERATIONS, responses((status = 200, description = "fine")))]
+    #[expect(dead_code, reason = "only its description is read")]
+    fn livez() {}
+
     #[derive(utoipa::OpenApi)]
-    #[openapi(paths(sample))]
+    #[openapi(paths(sample, livez))]
     struct Sample;
 
-    #[test]
-    fn a_route_that_names_the_parts_is_described_without_dangling_references() {
+    fn completed() -> Value {
         let mut document = <Sample as utoipa::OpenApi>::openapi();
-        add_schemas(&mut document);
-        let json = serde_json::to_value(document).unwrap();
-        let operation = &json["paths"]["/sample"]["get"];
-        assert_eq!(operation["parameters"].as_array().unwrap().len(), 4);
-        assert_eq!(
-            operation["responses"]["503"]["content"][MEDIA_TYPE]["schema"]["$ref"],
-            "#/components/schemas/Problem"
-        );
-        assert!(operation["responses"]["200"].is_object());
-        assert!(json["components"]["schemas"]["Problem"].is_object());
-        assert_eq!(
-            json["components"]["schemas"]["Problem"]["properties"]["errors"]["items"]["$ref"],
-            "#/components/schemas/FieldError"
-        );
-        assert!(json["components"]["schemas"]["FieldError"].is_object());
+        complete(&mut document);
+        serde_json::to_value(document).unwrap()
+    }
+
+    #[test]
+    fn what_a_route_names_is_there() {
+        let document = completed();
+        let responses = &document["paths"]["/sample"]["get"]["responses"];
+        let headers = &responses["200"]["headers"];
+        assert_eq!(headers["ETag"], json!({"$ref": "#/components/headers/ETag"}));
+        for name in headers.as_object().unwrap().keys() {
+            assert!(document["components"]["headers"][name]["description"].is_string(), "{name}");
+        }
+        let problem = &responses["503"]["content"]["application/problem+json"];
+        assert_eq!(problem["schema"]["$ref"], "#/components/schemas/Problem");
+        for (code, example) in problem["examples"].as_object().unwrap() {
+            assert_eq!(*example, json!({"$ref": format!("#/components/examples/{code}")}));
+            assert_eq!(document["components"]["examples"][code]["value"]["code"], json!(code));
+        }
+        assert!(document["components"]["schemas"]["FieldError"].is_object());
+    }
+
+    #[test]
+    fn the_scope_is_told_in_words_and_its_absence_too() {
+        let document = completed();
+        let of = |path: &str| document["paths"][path]["get"].clone();
+        assert_eq!(of("/sample")["description"], "Needs the scope `users:read`.");
+        assert_eq!(of("/sample")["security"], json!([{"bearer": ["users:read"]}]));
+        assert_eq!(of("/livez")["description"], "Asks for no token.");
+        assert_eq!(of("/livez")["security"], json!([]));
+    }
+
+    #[test]
+    fn every_tag_is_described() {
+        let document = completed();
+        let described: Vec<_> =
+            document["tags"].as_array().unwrap().iter().map(|tag| tag["name"].as_str().unwrap()).collect();
+        assert_eq!(described, [tags::USERS, tags::COMMANDS, tags::AUDIT, tags::OPERATIONS]);
     }
 }

@@ -17,7 +17,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 pub use code::{CODES, Code};
-pub use explain::{explain, routes};
+pub use explain::{example, routes};
 pub use problems::Problems;
 
 /// The media type of a problem document.

@@ -6,7 +6,9 @@ mod queries;
 use rollcall_event_store::tail::{self, Span};
 use sqlx::PgConnection;
 
-pub use queries::{Entry, Error as QueryError, Filter, Page, Place, Queries, StoredEvent, event_type};
+pub use queries::{
+    Entry, Error as QueryError, Filter, Page, Place, Queries, StoredEvent, event_type, event_types,
+};
 
 use crate::{
     projector::{Error, Projection},

@@ -1,7 +1,7 @@
 //! Makes the read models' tables. Each version of a read model owns a schema (`profiles_1`), so that a rebuild can fill
 //! a new one beside the old.
 
-use rollcall_event_store::{Borrowed, Log};
+use rollcall_event_store::{bounded, session};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 
 use crate::{audit, profiles, publisher};
@@ -94,13 +94,13 @@ pub async fn migrate(
 ///
 /// # Errors
 /// [`Missing::Tables`] where the owner's migration of this version has yet to run.
-pub async fn check(log: &Log) -> Result<(), Missing> {
+pub async fn check(service: &PgConnectOptions, partitions: u16) -> Result<(), Missing> {
     let kept = SCHEMAS.iter().map(|schema| (schema.name, schema.version));
     let (names, versions): (Vec<&str>, Vec<i32>) =
         kept.chain([(publisher::NAME, publisher::VERSION)]).unzip();
-    let mut connection = Borrowed::from(log.pool()).await?;
+    let mut connection = bounded(PgConnection::connect_with(&session(service, "rollcall-check"))).await?;
     let made: bool = sqlx::query_scalar("SELECT to_regclass('projections.checkpoints') IS NOT NULL")
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await?;
     if !made {
         return Err(Missing::Tables);
@@ -112,10 +112,10 @@ pub async fn check(log: &Log) -> Result<(), Missing> {
     )
     .bind(names)
     .bind(versions)
-    .bind(i64::from(log.partitions()))
-    .fetch_one(&mut *connection)
+    .bind(i64::from(partitions))
+    .fetch_one(&mut connection)
     .await?;
-    connection.done();
+    connection.close().await?;
     if complete == Some(true) { Ok(()) } else { Err(Missing::Tables) }
 }
 

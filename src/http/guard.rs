@@ -17,11 +17,7 @@ use http::{
     HeaderMap, HeaderValue, Version,
     header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
 };
-use rollcall_edge::{
-    Problem,
-    budget::Budget,
-    problem::code,
-};
+use rollcall_edge::{Problem, budget::Budget, problem::code};
 
 use crate::config::Limits;
 
@@ -86,29 +82,32 @@ impl Drop for AtWork<'_> {
 /// Middleware: keeps requests within the bounds. Health and metrics answer whatever is at work.
 pub async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let http1 = request.version() <= Version::HTTP_11;
-    let mut response = if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > URL_BYTES_MAX) {
-        let detail = format!("the path and the query string must not be longer than {URL_BYTES_MAX} bytes");
-        Problem::new(code::URI_TOO_LONG, detail).into_response()
-    } else if !request.uri().path().starts_with("/api/") {
-        next.run(request).await
-    } else if let Some(_at_work) = guard.begin() {
-        let room = is_large(request.headers()).then(|| guard.0.bodies.of_request());
-        if let Some(room) = &room {
-            request.extensions_mut().insert(room.clone());
-        }
-        let answer = tokio::time::timeout(guard.0.request_timeout, next.run(request)).await;
-        // What the body took is free again once there is an answer.
-        drop(room);
-        answer.unwrap_or_else(|_| {
-            tracing::warn!("a request took too long and was given up");
-            Problem::unavailable("the request took too long: it may or may not have happened", 1).into_response()
-        })
-    } else {
-        metrics::counter!("rollcall_http_requests_refused_total").increment(1);
-        Problem::new(code::OVERLOADED, "too many requests are at work; nothing was done")
-            .with_retry_after_s(1)
-            .into_response()
-    };
+    let mut response =
+        if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > URL_BYTES_MAX) {
+            let detail =
+                format!("the path and the query string must not be longer than {URL_BYTES_MAX} bytes");
+            Problem::new(code::URI_TOO_LONG, detail).into_response()
+        } else if !request.uri().path().starts_with("/api/") {
+            next.run(request).await
+        } else if let Some(_at_work) = guard.begin() {
+            let room = is_large(request.headers()).then(|| guard.0.bodies.of_request());
+            if let Some(room) = &room {
+                request.extensions_mut().insert(room.clone());
+            }
+            let answer = tokio::time::timeout(guard.0.request_timeout, next.run(request)).await;
+            // What the body took is free again once there is an answer.
+            drop(room);
+            answer.unwrap_or_else(|_| {
+                tracing::warn!("a request took too long and was given up");
+                Problem::unavailable("the request took too long: it may or may not have happened", 1)
+                    .into_response()
+            })
+        } else {
+            metrics::counter!("rollcall_http_requests_refused_total").increment(1);
+            Problem::new(code::OVERLOADED, "too many requests are at work; nothing was done")
+                .with_retry_after_s(1)
+                .into_response()
+        };
     if http1 && guard.stopping() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

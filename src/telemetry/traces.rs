@@ -34,7 +34,7 @@ const SCOPE: &str = "rollcall";
 pub(super) struct Traces(SdkTracerProvider);
 
 impl Traces {
-    pub(super) fn start(endpoint: &str, settings: &Settings<'_>) -> anyhow::Result<Self> {
+    pub(super) fn start(endpoint: &str, settings: &Settings) -> anyhow::Result<Self> {
         if !(0.0..=1.0).contains(&settings.sample_ratio) {
             bail!("telemetry.sample_ratio must be between 0 and 1");
         }

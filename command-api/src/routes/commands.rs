@@ -10,7 +10,7 @@ use rollcall_edge::{
     Problem,
     auth::Authenticator,
     json::{self, JsonBody},
-    openapi::{CallerHeaders, CommandProblems, IdempotencyHeader, MetadataHeaders, tags},
+    openapi::{BatchProblems, CallerHeaders, IdempotencyHeader, MetadataHeaders, tags},
     respond::Json,
     token::ConsistencyToken,
 };
@@ -50,10 +50,11 @@ enum Outcome {
 /// Each command has its own outcome, in the batch's order. Commands on one user run in that order; others side by side.
 /// With an Idempotency-Key each command is recorded on its own, so that a batch that broke off can be sent again whole.
 #[utoipa::path(
-    post, path = "/api/v1/commands", tag = tags::COMMANDS, security(("scopes" = ["users:write"])),
+    post, path = "/api/v1/commands", tag = tags::COMMANDS, security(("bearer" = ["users:write"])),
     params(CallerHeaders, MetadataHeaders, IdempotencyHeader),
-    request_body(content = Vec<schemas::Command>),
-    responses((status = 200, description = "An outcome for each command", body = schemas::Outcomes), CommandProblems),
+    request_body(content = schemas::Commands),
+    responses((status = 200, description = "An outcome for each command", body = schemas::Outcomes,
+        headers(("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), BatchProblems),
 )]
 pub(crate) async fn run_commands(
     State(executor): State<Executor>,

@@ -6,21 +6,25 @@ use rollcall_edge::{
     Problem,
     fallback::PathText,
     json::JsonBody,
-    openapi::{CallerHeaders, CommandHeaders, CommandProblems, MetadataHeaders, tags},
+    openapi::{CallerHeaders, CommandHeaders, MetadataHeaders, UserCommandProblems, UserPath, tags},
     respond::Json,
 };
 
-use super::{BODY_BYTES_MAX, malformed_path, on_user, schemas};
+use super::{
+    BODY_BYTES_MAX, malformed_path, on_user,
+    schemas::{self, AssociationPath},
+};
 use crate::{Call, Executor, read};
 
 /// Replace a user's preferences
 ///
 /// Categories that the body does not name are gone afterwards.
 #[utoipa::path(
-    put, path = "/api/v1/users/{id}/preferences", tag = tags::USERS, security(("scopes" = ["users:write"])),
-    params(("id" = Uuid, Path, description = "The user"), CallerHeaders, MetadataHeaders, CommandHeaders),
+    put, path = "/api/v1/users/{id}/preferences", tag = tags::USERS, security(("bearer" = ["users:write"])),
+    params(UserPath, CallerHeaders, MetadataHeaders, CommandHeaders),
     request_body(content = schemas::Preferences),
-    responses((status = 200, description = "Replaced, or so already", body = schemas::Done), CommandProblems),
+    responses((status = 200, description = "Replaced, or so already", body = schemas::Done,
+        headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), UserCommandProblems),
 )]
 pub(crate) async fn change_preferences(
     State(executor): State<Executor>,
@@ -36,10 +40,11 @@ pub(crate) async fn change_preferences(
 ///
 /// The body's members are traits; null removes one. The member `reason` is not a trait: it says why.
 #[utoipa::path(
-    patch, path = "/api/v1/users/{id}/traits", tag = tags::USERS, security(("scopes" = ["users:write"])),
-    params(("id" = Uuid, Path, description = "The user"), CallerHeaders, MetadataHeaders, CommandHeaders),
+    patch, path = "/api/v1/users/{id}/traits", tag = tags::USERS, security(("bearer" = ["users:write"])),
+    params(UserPath, CallerHeaders, MetadataHeaders, CommandHeaders),
     request_body(content((schemas::TraitPatch = "application/merge-patch+json"), (schemas::TraitPatch = "application/json"))),
-    responses((status = 200, description = "Merged, or so already", body = schemas::Done), CommandProblems),
+    responses((status = 200, description = "Merged, or so already", body = schemas::Done,
+        headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), UserCommandProblems),
 )]
 pub(crate) async fn set_traits(
     State(executor): State<Executor>,
@@ -51,13 +56,16 @@ pub(crate) async fn set_traits(
 }
 
 /// Add an association
+///
+/// What a user belongs to: a kind, such as `membership`, and a key within it, such as `gold`.
 #[utoipa::path(
     put, path = "/api/v1/users/{id}/associations/{kind}/{key}", tag = tags::USERS,
-    security(("scopes" = ["users:write"])),
-    params(("id" = Uuid, Path, description = "The user"), ("kind" = String, Path), ("key" = String, Path),
+    security(("bearer" = ["users:write"])),
+    params(UserPath, AssociationPath,
         CallerHeaders, MetadataHeaders, CommandHeaders),
-    request_body(content = schemas::Reason),
-    responses((status = 200, description = "Added, or so already", body = schemas::Done), CommandProblems),
+    request_body = Option<schemas::Reason>,
+    responses((status = 200, description = "Added, or so already", body = schemas::Done,
+        headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), UserCommandProblems),
 )]
 pub(crate) async fn add_association(
     State(executor): State<Executor>,
@@ -71,12 +79,15 @@ pub(crate) async fn add_association(
 }
 
 /// Remove an association
+///
+/// One that the user does not have is gone already.
 #[utoipa::path(
     delete, path = "/api/v1/users/{id}/associations/{kind}/{key}", tag = tags::USERS,
-    security(("scopes" = ["users:write"])),
-    params(("id" = Uuid, Path, description = "The user"), ("kind" = String, Path), ("key" = String, Path),
+    security(("bearer" = ["users:write"])),
+    params(UserPath, AssociationPath,
         CallerHeaders, MetadataHeaders, CommandHeaders),
-    responses((status = 200, description = "Removed, or so already", body = schemas::Done), CommandProblems),
+    responses((status = 200, description = "Removed, or so already", body = schemas::Done,
+        headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), UserCommandProblems),
 )]
 pub(crate) async fn remove_association(
     State(executor): State<Executor>,

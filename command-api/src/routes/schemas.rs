@@ -1,15 +1,19 @@
-//! What bodies and answers look like, for the OpenAPI document alone; [`read`](crate::read) is what reads them. A test
-//! holds the examples against the reader.
+//! What bodies and answers look like, for the OpenAPI document alone; [`read`](crate::read) is what reads them. The
+//! fuzzer holds one against the other.
 #![expect(dead_code, reason = "only their descriptions are used")]
 
-use std::collections::BTreeMap;
+mod batch;
+mod values;
 
-use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
+
+pub(crate) use batch::{Commands, Outcomes};
+pub(crate) use values::TraitPatch;
 
 /// A user to be created. One of the three names is required.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({"email": "ada@example.com", "given_name": "Ada", "family_name": "Lovelace",
     "phone": "+4930123456", "locale": "en-GB", "time_zone": "Europe/London", "kind": "customer",
     "traits": {"department": "R&D", "seats": 3}, "associations": [{"kind": "membership", "key": "gold"}],
@@ -18,217 +22,183 @@ pub(crate) struct CreateUser {
     /// An id of the caller's choice; one is made where it is absent.
     #[schema(required = false)]
     id: Option<Uuid>,
-    /// RFC 5321; compared without regard to case, and unique within the tenant.
-    #[schema(max_length = 254)]
+    #[schema(schema_with = values::email)]
     email: String,
-    #[schema(required = false, min_length = 1, max_length = 200)]
+    #[schema(required = false, schema_with = values::name)]
     given_name: Option<String>,
-    #[schema(required = false, min_length = 1, max_length = 200)]
+    #[schema(required = false, schema_with = values::name)]
     family_name: Option<String>,
-    #[schema(required = false, min_length = 1, max_length = 200)]
+    #[schema(required = false, schema_with = values::name)]
     display_name: Option<String>,
-    /// E.164
-    #[schema(required = false, pattern = r"^\+[1-9][0-9]{1,14}$")]
+    #[schema(required = false, schema_with = values::phone)]
     phone: Option<String>,
     #[schema(required = false)]
     address: Option<Address>,
-    /// BCP 47
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::locale)]
     locale: Option<String>,
-    /// A name of the IANA time zone database.
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::time_zone)]
     time_zone: Option<String>,
-    #[schema(required = false)]
-    kind: Option<Kind>,
-    /// Strings, numbers and booleans by name; a string that is a date (`2026-05-03`) is one.
-    #[schema(required = false)]
-    traits: Option<BTreeMap<String, TraitValue>>,
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::kind)]
+    kind: Option<String>,
+    #[schema(required = false, schema_with = values::traits)]
+    traits: Option<()>,
+    /// At most 500 different ones.
+    #[schema(required = false, max_items = 500)]
     associations: Option<Vec<Association>>,
-    /// Ids by source, each unique within the tenant.
-    #[schema(required = false)]
-    external_ids: Option<BTreeMap<String, String>>,
+    #[schema(required = false, schema_with = values::external_ids)]
+    external_ids: Option<()>,
     #[schema(required = false)]
     preferences: Option<EmailPreferences>,
-    /// Why; kept with the event.
-    #[schema(required = false, max_length = 500)]
+    #[schema(required = false, schema_with = values::reason)]
     reason: Option<String>,
 }
 
-/// A merge patch: absent members stay, null clears, maps merge.
+/// A merge patch (RFC 7396): absent members stay, null clears, maps merge.
 #[derive(ToSchema)]
-#[schema(example = json!({"family_name": "King", "phone": null, "traits": {"seats": 4, "department": null}}))]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"family_name": "King", "phone": null, "traits": {"seats": 4, "department": null},
+    "reason": "married"}))]
 pub(crate) struct UpdateUser {
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::name)]
     given_name: Option<String>,
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::name)]
     family_name: Option<String>,
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::name)]
     display_name: Option<String>,
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::phone)]
     phone: Option<String>,
+    /// Merged; null clears the whole address.
     #[schema(required = false)]
     address: Option<Address>,
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::locale)]
     locale: Option<String>,
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::time_zone)]
     time_zone: Option<String>,
-    /// Traits by name; null removes one.
+    #[schema(required = false, schema_with = values::trait_changes)]
+    traits: Option<()>,
+    #[schema(required = false, schema_with = values::external_id_changes)]
+    external_ids: Option<()>,
     #[schema(required = false)]
-    traits: Option<BTreeMap<String, serde_json::Value>>,
-    /// Ids by source; null removes one.
-    #[schema(required = false)]
-    external_ids: Option<BTreeMap<String, serde_json::Value>>,
-    #[schema(required = false)]
-    preferences: Option<EmailPreferences>,
-    #[schema(required = false, max_length = 500)]
+    preferences: Option<EmailPreferenceChanges>,
+    #[schema(required = false, schema_with = values::reason)]
     reason: Option<String>,
 }
 
+/// What a user belongs to.
 #[derive(ToSchema)]
-#[schema(rename_all = "snake_case")]
-enum Kind {
-    Customer,
-    Admin,
-}
-
-/// A string, a number (exact, up to 28 digits) or a boolean.
-#[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-enum TraitValue {
-    #[schema(title = "text or date")]
-    Text(String),
-    Number(f64),
-    Boolean(bool),
-}
-
-#[derive(ToSchema)]
-struct Association {
-    #[schema(pattern = "^[a-z][a-z0-9_-]{0,62}$")]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"kind": "membership", "key": "gold"}))]
+pub(crate) struct Association {
+    #[schema(schema_with = values::association_kind)]
     kind: String,
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(schema_with = values::association_key)]
     key: String,
 }
 
-/// OpenID Connect Core 1.0, section 5.1.1.
+/// Which association.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct AssociationPath {
+    /// What kind of thing the user belongs to.
+    #[param(pattern = "^[a-z][a-z0-9_-]{0,62}$", example = "membership")]
+    kind: String,
+    /// Which of its kind.
+    #[param(
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$",
+        max_length = 200,
+        example = "gold"
+    )]
+    key: String,
+}
+
+/// A postal address (OpenID Connect Core 1.0, section 5.1.1).
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"street_address": "12 St James's Square", "locality": "London", "postal_code": "SW1Y 4JH",
+    "country": "United Kingdom"}))]
 struct Address {
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::formatted_address)]
     formatted: Option<String>,
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::street_address)]
     street_address: Option<String>,
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::address_part)]
     locality: Option<String>,
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::address_part)]
     region: Option<String>,
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::address_part)]
     postal_code: Option<String>,
-    #[schema(required = false)]
+    #[schema(required = false, schema_with = values::address_part)]
     country: Option<String>,
 }
 
-/// Whether the user wants emails, by category.
+/// What the user wants to hear of.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": {"newsletter": true}}))]
 struct EmailPreferences {
-    #[schema(required = false)]
-    email: Option<BTreeMap<String, bool>>,
+    #[schema(required = false, schema_with = values::categories)]
+    email: Option<()>,
 }
 
+/// Changes of what the user wants to hear of: null removes a category, or all of them.
 #[derive(ToSchema)]
-#[schema(example = json!({"email": {"newsletter": false}}))]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": {"newsletter": false, "offers": null}}))]
+struct EmailPreferenceChanges {
+    #[schema(required = false, schema_with = values::category_changes)]
+    email: Option<()>,
+}
+
+/// All that the user wants to hear of.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": {"newsletter": false}, "reason": "asked for it"}))]
 pub(crate) struct Preferences {
-    #[schema(required = false)]
-    email: Option<BTreeMap<String, bool>>,
-    #[schema(required = false, max_length = 500)]
+    #[schema(required = false, schema_with = values::categories)]
+    email: Option<()>,
+    #[schema(required = false, schema_with = values::reason)]
     reason: Option<String>,
 }
 
-/// Traits by name; null removes.
+/// Why; it is kept with the event.
 #[derive(ToSchema)]
-#[schema(example = json!({"department": "Sales", "seats": null, "reason": "moved"}))]
-pub(crate) struct TraitPatch(BTreeMap<String, serde_json::Value>);
-
-#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({"reason": "left the company"}))]
 pub(crate) struct Reason {
-    #[schema(required = false, max_length = 500)]
+    #[schema(required = false, schema_with = values::reason)]
     reason: Option<String>,
 }
 
+/// An address.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({"email": "ada@example.org"}))]
 pub(crate) struct Email {
+    #[schema(schema_with = values::email)]
     email: String,
-    #[schema(required = false, max_length = 500)]
+    #[schema(required = false, schema_with = values::reason)]
     reason: Option<String>,
 }
 
+/// A version of a terms document.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({"policy": "privacy", "version": "2026-01"}))]
 pub(crate) struct AcceptTerms {
-    #[schema(pattern = "^[a-z0-9][a-z0-9-]{0,62}$")]
+    #[schema(schema_with = values::policy)]
     policy: String,
-    #[schema(pattern = "^[A-Za-z0-9._-]{1,64}$")]
+    #[schema(schema_with = values::policy_version)]
     version: String,
-    #[schema(required = false, max_length = 500)]
+    #[schema(required = false, schema_with = values::reason)]
     reason: Option<String>,
 }
 
 /// What a command answers.
 #[derive(ToSchema)]
-#[schema(example = json!({"id": "01934a1c-7c5e-7b6a-9d2f-3c4b5a697887", "version": 1}))]
+#[schema(example = json!({"id": "01934a1c-7c5e-7b6a-9d2f-3c4b5a697887", "version": 17}))]
 pub(crate) struct Done {
     id: Uuid,
     /// The user's version after the command.
+    #[schema(minimum = 1)]
     version: u64,
-}
-
-/// A command of a batch. `data` is what the command's own route takes as its body.
-#[derive(ToSchema)]
-#[schema(example = json!({"type": "DeactivateUser", "id": "01934a1c-7c5e-7b6a-9d2f-3c4b5a697887",
-    "data": {"reason": "left"}}))]
-pub(crate) struct Command {
-    #[schema(rename = "type")]
-    command: CommandType,
-    /// Required but for CreateUser.
-    #[schema(required = false)]
-    id: Option<Uuid>,
-    #[schema(required = false, value_type = Option<Object>)]
-    data: Option<()>,
-    /// The version that the command is meant for.
-    #[schema(required = false)]
-    if_match: Option<u64>,
-}
-
-#[derive(ToSchema)]
-enum CommandType {
-    CreateUser,
-    UpdateUser,
-    ChangeEmail,
-    VerifyEmail,
-    ChangePreferences,
-    SetTraits,
-    AddAssociation,
-    RemoveAssociation,
-    AcceptTerms,
-    DeactivateUser,
-    ReactivateUser,
-}
-
-/// An outcome for each command, in their order.
-#[derive(ToSchema)]
-pub(crate) struct Outcomes {
-    outcomes: Vec<Outcome>,
-}
-
-/// `id` and `version` where it succeeded, `problem` where it did not.
-#[derive(ToSchema)]
-struct Outcome {
-    status: u16,
-    #[schema(required = false)]
-    id: Option<Uuid>,
-    #[schema(required = false)]
-    version: Option<u64>,
-    #[schema(required = false, value_type = Option<Object>)]
-    problem: Option<()>,
 }

@@ -6,7 +6,10 @@ use rollcall_edge::{
     Problem,
     fallback::PathText,
     json::JsonBody,
-    openapi::{CallerHeaders, CommandHeaders, CommandProblems, IdempotencyHeader, MetadataHeaders, tags},
+    openapi::{
+        CallerHeaders, CommandHeaders, ExternalIdProblems, IdempotencyHeader, MetadataHeaders,
+        NewUserProblems, UserCommandProblems, UserPath, tags,
+    },
     respond::Json,
 };
 use uuid::Uuid;
@@ -22,11 +25,19 @@ use crate::{
 /// The email is unique within the tenant, without regard to case. The answer's `Consistency-Token`, sent with a query,
 /// makes the query see the new user.
 #[utoipa::path(
-    post, path = "/api/v1/users", tag = tags::USERS, security(("scopes" = ["users:write"])),
+    post, path = "/api/v1/users", tag = tags::USERS, security(("bearer" = ["users:write"])),
     params(CallerHeaders, MetadataHeaders, IdempotencyHeader),
     request_body(content = schemas::CreateUser),
     responses((status = 201, description = "Created", body = schemas::Done,
-        headers(("Location" = String), ("ETag" = String), ("Consistency-Token" = String))), CommandProblems),
+        headers(("Location"), ("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control")),
+        links(
+            ("user" = (operation_id = "get_user", parameters(("id" = "$response.body#/id")),
+                description = "The new user, as soon as it is visible: send the token with it.")),
+            ("update" = (operation_id = "update_user", parameters(("id" = "$response.body#/id")))),
+            ("deactivate" = (operation_id = "deactivate", parameters(("id" = "$response.body#/id")))),
+            ("set_traits" = (operation_id = "set_traits", parameters(("id" = "$response.body#/id")))),
+            ("history" = (operation_id = "get_history", parameters(("id" = "$response.body#/id"))))
+        )), NewUserProblems),
 )]
 pub(crate) async fn create_user(
     State(executor): State<Executor>,
@@ -49,10 +60,11 @@ pub(crate) async fn create_user(
 ///
 /// A JSON merge patch (RFC 7396): members that are absent stay, null clears, maps merge.
 #[utoipa::path(
-    patch, path = "/api/v1/users/{id}", tag = tags::USERS, security(("scopes" = ["users:write"])),
-    params(("id" = Uuid, Path, description = "The user"), CallerHeaders, MetadataHeaders, CommandHeaders),
+    patch, path = "/api/v1/users/{id}", tag = tags::USERS, security(("bearer" = ["users:write"])),
+    params(UserPath, CallerHeaders, MetadataHeaders, CommandHeaders),
     request_body(content((schemas::UpdateUser = "application/merge-patch+json"), (schemas::UpdateUser = "application/json"))),
-    responses((status = 200, description = "Updated, or so already", body = schemas::Done), CommandProblems),
+    responses((status = 200, description = "Updated, or so already", body = schemas::Done,
+        headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), ExternalIdProblems),
 )]
 pub(crate) async fn update_user(
     State(executor): State<Executor>,
@@ -66,11 +78,13 @@ pub(crate) async fn update_user(
 
 /// Deactivate a user
 ///
-/// The same as `POST …/deactivate`. Nothing is removed: erasing a person is another command.
+/// The same as `POST …/deactivate`, whose body it takes as well. Nothing is removed: the user keeps its email and its
+/// history.
 #[utoipa::path(
-    delete, path = "/api/v1/users/{id}", tag = tags::USERS, security(("scopes" = ["users:write"])),
-    params(("id" = Uuid, Path, description = "The user"), CallerHeaders, MetadataHeaders, CommandHeaders),
-    responses((status = 200, description = "Deactivated, or so already", body = schemas::Done), CommandProblems),
+    delete, path = "/api/v1/users/{id}", tag = tags::USERS, security(("bearer" = ["users:write"])),
+    params(UserPath, CallerHeaders, MetadataHeaders, CommandHeaders),
+    responses((status = 200, description = "Deactivated, or so already", body = schemas::Done,
+        headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), UserCommandProblems),
 )]
 pub(crate) async fn delete_user(
     State(executor): State<Executor>,

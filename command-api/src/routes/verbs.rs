@@ -6,7 +6,10 @@ use rollcall_edge::{
     Problem,
     fallback::PathText,
     json::JsonBody,
-    openapi::{CallerHeaders, CommandHeaders, CommandProblems, MetadataHeaders, tags},
+    openapi::{
+        CallerHeaders, CommandHeaders, MetadataHeaders, NewEmailProblems, SameEmailProblems,
+        UserCommandProblems, UserPath, tags,
+    },
     respond::Json,
 };
 
@@ -17,10 +20,11 @@ use crate::{Call, Executor, read};
 ///
 /// The user keeps its email and everything else, and refuses commands until it is reactivated.
 #[utoipa::path(
-    post, path = "/api/v1/users/{id}/deactivate", tag = tags::USERS, security(("scopes" = ["users:write"])),
-    params(("id" = Uuid, Path, description = "The user"), CallerHeaders, MetadataHeaders, CommandHeaders),
-    request_body(content = schemas::Reason),
-    responses((status = 200, description = "Done, or so already", body = schemas::Done), CommandProblems),
+    post, path = "/api/v1/users/{id}/deactivate", tag = tags::USERS, security(("bearer" = ["users:write"])),
+    params(UserPath, CallerHeaders, MetadataHeaders, CommandHeaders),
+    request_body = Option<schemas::Reason>,
+    responses((status = 200, description = "Done, or so already", body = schemas::Done,
+        headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), UserCommandProblems),
 )]
 pub(crate) async fn deactivate(
     State(executor): State<Executor>,
@@ -42,10 +46,11 @@ pub(crate) async fn deactivate(
 ///
 /// The reverse of deactivating.
 #[utoipa::path(
-    post, path = "/api/v1/users/{id}/reactivate", tag = tags::USERS, security(("scopes" = ["users:write"])),
-    params(("id" = Uuid, Path, description = "The user"), CallerHeaders, MetadataHeaders, CommandHeaders),
-    request_body(content = schemas::Reason),
-    responses((status = 200, description = "Done, or so already", body = schemas::Done), CommandProblems),
+    post, path = "/api/v1/users/{id}/reactivate", tag = tags::USERS, security(("bearer" = ["users:write"])),
+    params(UserPath, CallerHeaders, MetadataHeaders, CommandHeaders),
+    request_body = Option<schemas::Reason>,
+    responses((status = 200, description = "Done, or so already", body = schemas::Done,
+        headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), UserCommandProblems),
 )]
 pub(crate) async fn reactivate(
     State(executor): State<Executor>,
@@ -67,10 +72,11 @@ pub(crate) async fn reactivate(
 ///
 /// The new address is unverified; the old one is free for others from now on.
 #[utoipa::path(
-    post, path = "/api/v1/users/{id}/change-email", tag = tags::USERS, security(("scopes" = ["users:write"])),
-    params(("id" = Uuid, Path, description = "The user"), CallerHeaders, MetadataHeaders, CommandHeaders),
+    post, path = "/api/v1/users/{id}/change-email", tag = tags::USERS, security(("bearer" = ["users:write"])),
+    params(UserPath, CallerHeaders, MetadataHeaders, CommandHeaders),
     request_body(content = schemas::Email),
-    responses((status = 200, description = "Done, or so already", body = schemas::Done), CommandProblems),
+    responses((status = 200, description = "Done, or so already", body = schemas::Done,
+        headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), NewEmailProblems),
 )]
 pub(crate) async fn change_email(
     State(executor): State<Executor>,
@@ -85,10 +91,11 @@ pub(crate) async fn change_email(
 ///
 /// Refused where the user's email is another one by now.
 #[utoipa::path(
-    post, path = "/api/v1/users/{id}/verify-email", tag = tags::USERS, security(("scopes" = ["users:write"])),
-    params(("id" = Uuid, Path, description = "The user"), CallerHeaders, MetadataHeaders, CommandHeaders),
+    post, path = "/api/v1/users/{id}/verify-email", tag = tags::USERS, security(("bearer" = ["users:write"])),
+    params(UserPath, CallerHeaders, MetadataHeaders, CommandHeaders),
     request_body(content = schemas::Email),
-    responses((status = 200, description = "Done, or so already", body = schemas::Done), CommandProblems),
+    responses((status = 200, description = "Done, or so already", body = schemas::Done,
+        headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), SameEmailProblems),
 )]
 pub(crate) async fn verify_email(
     State(executor): State<Executor>,
@@ -103,10 +110,11 @@ pub(crate) async fn verify_email(
 ///
 /// Every accepted version is kept.
 #[utoipa::path(
-    post, path = "/api/v1/users/{id}/accept-terms", tag = tags::USERS, security(("scopes" = ["users:write"])),
-    params(("id" = Uuid, Path, description = "The user"), CallerHeaders, MetadataHeaders, CommandHeaders),
+    post, path = "/api/v1/users/{id}/accept-terms", tag = tags::USERS, security(("bearer" = ["users:write"])),
+    params(UserPath, CallerHeaders, MetadataHeaders, CommandHeaders),
     request_body(content = schemas::AcceptTerms),
-    responses((status = 200, description = "Done, or so already", body = schemas::Done), CommandProblems),
+    responses((status = 200, description = "Done, or so already", body = schemas::Done,
+        headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), UserCommandProblems),
 )]
 pub(crate) async fn accept_terms(
     State(executor): State<Executor>,

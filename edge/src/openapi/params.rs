@@ -1,17 +1,28 @@
 //! Headers and query parameters that many routes share: `params(CallerHeaders, PageParams)`.
 
 use utoipa::IntoParams;
+use uuid::Uuid;
 
 /// Who calls, in open mode.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct CallerHeaders {
-    /// The tenant; `default` where it is absent. Only read in open mode.
+    /// With `auth.mode = open` the tenant; `default` where it is absent. With `jwt` it may only repeat the token's.
     #[param(rename = "Tenant", required = false, pattern = "^[a-z0-9-]{1,63}$", example = "acme")]
-    pub tenant: Option<String>,
-    /// The subject who acts, as an opaque id; `anonymous` where it is absent. Only read in open mode.
+    pub tenant: String,
+    /// With `auth.mode = open` the subject who acts, as an opaque id; `anonymous` where it is absent. With `jwt` it may
+    /// only repeat the token's `sub`.
     #[param(rename = "Actor", required = false, pattern = "^[A-Za-z0-9._:|-]{1,128}$", example = "svc:crm")]
-    pub actor: Option<String>,
+    pub actor: String,
+}
+
+/// Which user.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct UserPath {
+    /// The user's id.
+    #[param(example = "01934a1c-7c5e-7b6a-9d2f-3c4b5a697887")]
+    pub id: Uuid,
 }
 
 /// What ties a request to others.
@@ -19,14 +30,28 @@ pub struct CallerHeaders {
 #[into_params(parameter_in = Header)]
 pub struct MetadataHeaders {
     /// Kept with every event that the request causes; the trace id or a new id where it is absent.
-    #[param(rename = "Correlation-Id", required = false, pattern = "^[A-Za-z0-9._-]{1,128}$")]
-    pub correlation_id: Option<String>,
+    #[param(
+        rename = "Correlation-Id",
+        required = false,
+        pattern = "^[A-Za-z0-9._-]{1,128}$",
+        example = "order-4711"
+    )]
+    pub correlation_id: String,
     /// The id of the message that caused the request.
-    #[param(rename = "Causation-Id", required = false, pattern = "^[A-Za-z0-9._-]{1,128}$")]
-    pub causation_id: Option<String>,
-    /// W3C Trace Context.
-    #[param(rename = "traceparent", required = false)]
-    pub traceparent: Option<String>,
+    #[param(
+        rename = "Causation-Id",
+        required = false,
+        pattern = "^[A-Za-z0-9._-]{1,128}$",
+        example = "0193b3f2-5a1e-7c44-9d0a-2b8f6f1c7e11"
+    )]
+    pub causation_id: String,
+    /// W3C Trace Context. One that is malformed is passed over.
+    #[param(
+        rename = "traceparent",
+        required = false,
+        example = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    )]
+    pub traceparent: String,
 }
 
 /// For commands: once, and on which version.
@@ -34,11 +59,19 @@ pub struct MetadataHeaders {
 #[into_params(parameter_in = Header)]
 pub struct CommandHeaders {
     /// A name for this request: repeated within 24 hours with the same key, it is answered again and not done again.
-    #[param(rename = "Idempotency-Key", required = false, max_length = 255)]
-    pub idempotency_key: Option<String>,
-    /// `*`, or the ETag that the command is meant for; 412 where the version is another.
-    #[param(rename = "If-Match", required = false, example = "\"17\"")]
-    pub if_match: Option<String>,
+    #[param(
+        rename = "Idempotency-Key",
+        required = false,
+        min_length = 1,
+        max_length = 255,
+        pattern = r#"^[!#-~][!-~]*$"#,
+        example = "import-7-row-12"
+    )]
+    pub idempotency_key: String,
+    /// `*`, or the ETag that the command is meant for; 412 where the version is another. Several may stand apart by
+    /// commas.
+    #[param(rename = "If-Match", required = false, pattern = r#"^(\*|"[0-9]+")$"#, example = "\"17\"")]
+    pub if_match: String,
 }
 
 /// For commands on no one existing user: once.
@@ -46,17 +79,25 @@ pub struct CommandHeaders {
 #[into_params(parameter_in = Header)]
 pub struct IdempotencyHeader {
     /// A name for this request: repeated within 24 hours with the same key, it is answered again and not done again.
-    #[param(rename = "Idempotency-Key", required = false, max_length = 255)]
-    pub idempotency_key: Option<String>,
+    #[param(
+        rename = "Idempotency-Key",
+        required = false,
+        min_length = 1,
+        max_length = 255,
+        pattern = r#"^[!#-~][!-~]*$"#,
+        example = "import-7-row-12"
+    )]
+    pub idempotency_key: String,
 }
 
 /// For queries: not older than this.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct TokenHeader {
-    /// Tokens of earlier answers; the query waits until it sees what they saw. May repeat.
-    #[param(rename = "Consistency-Token", required = false)]
-    pub consistency_token: Option<String>,
+    /// Tokens of earlier answers of this service, apart by commas; the query waits until it sees what they saw. The
+    /// header may repeat.
+    #[param(rename = "Consistency-Token", required = false, pattern = r"^ct1\.[A-Za-z0-9_-]{22,}$")]
+    pub consistency_token: String,
 }
 
 /// For listings.
@@ -64,11 +105,11 @@ pub struct TokenHeader {
 #[into_params(parameter_in = Query)]
 pub struct PageParams {
     /// How many items at most.
-    #[param(required = false, minimum = 1, maximum = 1000, default = 50)]
-    pub page_size: Option<u32>,
-    /// `next_page_token` of the page before.
-    #[param(required = false)]
-    pub page_token: Option<String>,
+    #[param(required = false, minimum = 1, maximum = 1000, default = 50, example = 100)]
+    pub page_size: u32,
+    /// `next_page_token` of the page before; it belongs to this listing.
+    #[param(required = false, pattern = "^[A-Za-z0-9_-]{2,2048}$")]
+    pub page_token: String,
 }
 
 #[cfg(test)]

@@ -300,13 +300,18 @@ impl StoredEvent {
     }
 }
 
+/// The types of events that there are.
+pub fn event_types() -> impl Iterator<Item = &'static str> {
+    UserEvent::types()
+}
+
 /// A type of event that there is.
 ///
 /// # Errors
 /// A message that lists them.
 pub fn event_type(text: &str) -> Result<String, String> {
-    if UserEvent::types().any(|known| known == text) {
+    if event_types().any(|known| known == text) {
         return Ok(text.to_owned());
     }
-    Err(format!("must be one of {}", UserEvent::types().collect::<Vec<_>>().join(", ")))
+    Err(format!("must be one of {}", event_types().collect::<Vec<_>>().join(", ")))
 }

@@ -6,7 +6,7 @@ use http::StatusCode;
 use rollcall_edge::{
     Problem,
     fallback::PathText,
-    openapi::{CallerHeaders, PageParams, QueryProblems, TokenHeader, tags},
+    openapi::{CallerHeaders, ListingProblems, PageParams, TokenHeader, UserPath, UserQueryProblems, tags},
     principal::{Caller, ReadAudit, Subject},
     problem::code,
     query::{PageToken, Query},
@@ -29,9 +29,10 @@ struct Items<'a, T> {
 ///
 /// Newest first: who changed what from what to what, when and why.
 #[utoipa::path(
-    get, path = "/api/v1/users/{id}/history", tag = tags::AUDIT, security(("scopes" = ["audit:read"])),
-    params(("id" = Uuid, Path, description = "The user"), PageParams, CallerHeaders, TokenHeader),
-    responses((status = 200, description = "A page", body = schemas::History), QueryProblems),
+    get, path = "/api/v1/users/{id}/history", tag = tags::AUDIT, security(("bearer" = ["audit:read"])),
+    params(UserPath, PageParams, CallerHeaders, TokenHeader),
+    responses((status = 200, description = "A page", body = schemas::History,
+        headers(("Consistency-Token"), ("Cache-Control"))), UserQueryProblems),
 )]
 pub(crate) async fn get_history(
     State(api): State<QueryApi>,
@@ -57,15 +58,10 @@ pub(crate) async fn get_history(
 ///
 /// Newest first. `from` is included, `to` is not.
 #[utoipa::path(
-    get, path = "/api/v1/audit", tag = tags::AUDIT, security(("scopes" = ["audit:read"])),
-    params(
-        ("actor" = Option<String>, Query, description = "Who acted"),
-        ("type" = Option<String>, Query, description = "A type of event, for example EmailChanged"),
-        ("import" = Option<String>, Query, description = "The import that it came with"),
-        ("from" = Option<String>, Query, description = "An instant (RFC 3339)"),
-        ("to" = Option<String>, Query, description = "An instant (RFC 3339)"),
-        PageParams, CallerHeaders, TokenHeader),
-    responses((status = 200, description = "A page", body = schemas::History), QueryProblems),
+    get, path = "/api/v1/audit", tag = tags::AUDIT, security(("bearer" = ["audit:read"])),
+    params(schemas::AuditParams, PageParams, CallerHeaders, TokenHeader),
+    responses((status = 200, description = "A page", body = schemas::History,
+        headers(("Consistency-Token"), ("Cache-Control"))), ListingProblems),
 )]
 pub(crate) async fn list_audit(
     State(api): State<QueryApi>,
@@ -100,9 +96,10 @@ pub(crate) async fn list_audit(
 ///
 /// As they are stored, oldest first, with personal values opened for a caller who may see them.
 #[utoipa::path(
-    get, path = "/api/v1/users/{id}/events", tag = tags::AUDIT, security(("scopes" = ["audit:read"])),
-    params(("id" = Uuid, Path, description = "The user"), PageParams, CallerHeaders, TokenHeader),
-    responses((status = 200, description = "A page", body = schemas::Events), QueryProblems),
+    get, path = "/api/v1/users/{id}/events", tag = tags::AUDIT, security(("bearer" = ["audit:read"])),
+    params(UserPath, PageParams, CallerHeaders, TokenHeader),
+    responses((status = 200, description = "A page", body = schemas::Events,
+        headers(("Consistency-Token"), ("Cache-Control"))), UserQueryProblems),
 )]
 pub(crate) async fn get_events(
     State(api): State<QueryApi>,

@@ -6,7 +6,10 @@ use rollcall_edge::{
     Problem, Problems,
     fallback::PathText,
     json::{JsonBody, Kind, Members},
-    openapi::{BodyQueryProblems, CallerHeaders, PageParams, QueryProblems, TokenHeader, tags},
+    openapi::{
+        BodyQueryProblems, CallerHeaders, ListingProblems, PageParams, TokenHeader, UserPath,
+        UserQueryProblems, tags,
+    },
     principal::{Caller, ReadUsers},
     problem::code,
     query::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, PageToken, Query},
@@ -25,10 +28,13 @@ const BODY_BYTES_MAX: usize = 256 * 1024;
 const IDS_MAX: usize = 1_000;
 
 /// Get a user
+///
+/// As it is now, or, with a token, at least as new as what the token saw. The ETag is what If-Match takes.
 #[utoipa::path(
-    get, path = "/api/v1/users/{id}", tag = tags::USERS, security(("scopes" = ["users:read"])),
-    params(("id" = Uuid, Path, description = "The user"), CallerHeaders, TokenHeader),
-    responses((status = 200, description = "The user", body = schemas::User), QueryProblems),
+    get, path = "/api/v1/users/{id}", tag = tags::USERS, security(("bearer" = ["users:read"])),
+    params(UserPath, CallerHeaders, TokenHeader),
+    responses((status = 200, description = "The user", body = schemas::User,
+        headers(("ETag"), ("Consistency-Token"), ("Cache-Control"))), UserQueryProblems),
 )]
 pub(crate) async fn get_user(
     State(api): State<QueryApi>,
@@ -43,11 +49,14 @@ pub(crate) async fn get_user(
 }
 
 /// Get a user's email preferences
+///
+/// The part of the user that a mailer asks for.
 #[utoipa::path(
-    get, path = "/api/v1/users/{id}/email-preferences", tag = tags::USERS, security(("scopes" = ["users:read"])),
-    params(("id" = Uuid, Path, description = "The user"), CallerHeaders, TokenHeader),
+    get, path = "/api/v1/users/{id}/email-preferences", tag = tags::USERS, security(("bearer" = ["users:read"])),
+    params(UserPath, CallerHeaders, TokenHeader),
     responses((status = 200, description = "The preferences, as PUT …/preferences takes them",
-        body = schemas::EmailPreferences), QueryProblems),
+        body = schemas::UserEmailPreferences,
+        headers(("ETag"), ("Consistency-Token"), ("Cache-Control"))), UserQueryProblems),
 )]
 pub(crate) async fn get_email_preferences(
     State(api): State<QueryApi>,
@@ -63,11 +72,13 @@ pub(crate) async fn get_email_preferences(
 }
 
 /// Get the terms that a user accepted
+///
+/// Every version of every policy, with the instant, oldest first.
 #[utoipa::path(
-    get, path = "/api/v1/users/{id}/terms", tag = tags::USERS, security(("scopes" = ["users:read"])),
-    params(("id" = Uuid, Path, description = "The user"), CallerHeaders, TokenHeader),
-    responses((status = 200, description = "Every version of every policy that the user accepted, oldest first",
-        body = schemas::Terms), QueryProblems),
+    get, path = "/api/v1/users/{id}/terms", tag = tags::USERS, security(("bearer" = ["users:read"])),
+    params(UserPath, CallerHeaders, TokenHeader),
+    responses((status = 200, description = "What the user accepted", body = schemas::Terms,
+        headers(("ETag"), ("Consistency-Token"), ("Cache-Control"))), UserQueryProblems),
 )]
 pub(crate) async fn get_terms(
     State(api): State<QueryApi>,
@@ -111,14 +122,10 @@ async fn one(
 /// By id, oldest first where ids are the service's own. Traits are filtered with `traits.<name>=<value>`. A page may be
 /// shorter than asked for and still have a next one.
 #[utoipa::path(
-    get, path = "/api/v1/users", tag = tags::USERS, security(("scopes" = ["users:read"])),
-    params(
-        ("status" = Option<String>, Query, description = "active or deactivated"),
-        ("email" = Option<String>, Query, description = "The whole address; POST …/query keeps it out of the URL"),
-        ("name" = Option<String>, Query, description = "Beginnings of words of a user's names"),
-        ("external_id" = Option<String>, Query, description = "source:id"),
-        PageParams, CallerHeaders, TokenHeader),
-    responses((status = 200, description = "A page", body = schemas::Users), QueryProblems),
+    get, path = "/api/v1/users", tag = tags::USERS, security(("bearer" = ["users:read"])),
+    params(schemas::UserFilter, PageParams, CallerHeaders, TokenHeader),
+    responses((status = 200, description = "A page", body = schemas::Users,
+        headers(("Consistency-Token"), ("Cache-Control"))), ListingProblems),
 )]
 pub(crate) async fn list_users(
     State(api): State<QueryApi>,
@@ -147,10 +154,11 @@ pub(crate) async fn list_users(
 ///
 /// As the listing, with the filter in the body: values about people stay out of URLs and of the logs that keep them.
 #[utoipa::path(
-    post, path = "/api/v1/users/query", tag = tags::USERS, security(("scopes" = ["users:read"])),
+    post, path = "/api/v1/users/query", tag = tags::USERS, security(("bearer" = ["users:read"])),
     params(CallerHeaders, TokenHeader),
     request_body(content = schemas::UserQuery),
-    responses((status = 200, description = "A page", body = schemas::Users), BodyQueryProblems),
+    responses((status = 200, description = "A page", body = schemas::Users,
+        headers(("Consistency-Token"), ("Cache-Control"))), BodyQueryProblems),
 )]
 pub(crate) async fn query_users(
     State(api): State<QueryApi>,
@@ -246,10 +254,11 @@ fn items(tenant: &str, rows: &[Row], seen: &mut Seen, rest: &str) -> Json {
 ///
 /// In the order of the ids; those that are not there are named in `missing`.
 #[utoipa::path(
-    post, path = "/api/v1/users/batch-get", tag = tags::USERS, security(("scopes" = ["users:read"])),
+    post, path = "/api/v1/users/batch-get", tag = tags::USERS, security(("bearer" = ["users:read"])),
     params(CallerHeaders, TokenHeader),
     request_body(content = schemas::BatchGet),
-    responses((status = 200, description = "The users", body = schemas::UsersById), BodyQueryProblems),
+    responses((status = 200, description = "The users", body = schemas::UsersById,
+        headers(("Consistency-Token"), ("Cache-Control"))), BodyQueryProblems),
 )]
 pub(crate) async fn batch_get_users(
     State(api): State<QueryApi>,

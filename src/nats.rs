@@ -13,7 +13,7 @@ const CHECK_WITHIN: Duration = Duration::from_secs(3);
 /// reached is published to later.
 pub async fn connect(url: &str, named: bool) -> anyhow::Result<Client> {
     let address: ServerAddr =
-        url.parse().context("NATS_URL is not a NATS URL (nats://user:password@host:port)")?;
+        url.parse().context("nats.url is not a NATS URL (nats://user:password@host:port)")?;
     let options = match (address.username(), address.password()) {
         (Some(user), Some(password)) => {
             ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
@@ -33,10 +33,10 @@ pub async fn connect(url: &str, named: bool) -> anyhow::Result<Client> {
         })
         .connect(address)
         .await
-        .context("NATS_URL cannot be used")?;
+        .context("nats.url cannot be used")?;
     if named {
         match tokio::time::timeout(CHECK_WITHIN, publisher::check(&client)).await {
-            Ok(Err(error @ publisher::StreamError::NoJetStream)) => bail!("NATS_URL: {error}"),
+            Ok(Err(error @ publisher::StreamError::NoJetStream)) => bail!("nats.url: {error}"),
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => {
                 tracing::warn!("NATS cannot be reached yet; events will be published later");

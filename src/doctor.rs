@@ -1,0 +1,4 @@
+use crate::config::Flags;
+pub fn run(_flags: &Flags) -> anyhow::Result<()> {
+    Ok(())
+}
