@@ -126,7 +126,9 @@ check "hardening of rollcall@.service" exposed 15 rollcall@command-api.service
 check "hardening of rollcall-migrate.service" exposed 15 rollcall-migrate.service
 check "sysusers" systemd-sysusers --dry-run "$PWD/deploy/systemd/rollcall.sysusers"
 
-check "prometheus.yml and its rules" promtool check config deploy/prometheus/prometheus.yml
+for file in prometheus compose; do
+    check "prometheus/$file.yml and its rules" promtool check config "deploy/prometheus/$file.yml"
+done
 check "Grafana's dashboard" jq --exit-status .panels deploy/grafana/rollcall.json
 
 if ((${#failed[@]} > 0)); then

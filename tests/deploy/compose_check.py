@@ -71,10 +71,24 @@ balanced = dict(re.findall(r"^\s+server (\S+) (\S+)$", (deploy / "haproxy.cfg").
 serving = {
     name: f"{name}:{service['environment']['ROLLCALL_HTTP'].rsplit(':')[-1]}"
     for name, service in ours.items()
-    if name.startswith(("command-api", "query-api"))
+    if name != "migrate"
 }
-if balanced != serving:
-    problems.append(f"haproxy.cfg balances {balanced}, compose.yaml serves {serving}")
+apis = {name: place for name, place in serving.items() if name.startswith(("command-api", "query-api"))}
+if balanced != apis:
+    problems.append(f"haproxy.cfg balances {balanced}, compose.yaml serves {apis}")
+
+# Prometheus asks everybody who serves.
+[job] = yaml.safe_load((deploy / "prometheus/compose.yml").read_text())["scrape_configs"]
+[targets] = job["static_configs"]
+if sorted(targets["targets"]) != sorted(serving.values()):
+    problems.append(f"prometheus/compose.yml asks {targets['targets']}, compose.yaml serves {serving}")
+
+# Every alert has its place in the runbook.
+rules = yaml.safe_load((deploy / "prometheus/alerts.yml").read_text())
+alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+described = set(re.findall(r"^### (Rollcall\w+)$", (root / "docs/operations.md").read_text(), re.M))
+problems += [f"operations.md says nothing of {alert}" for alert in sorted(alerts - described)]
+problems += [f"operations.md tells of {alert}, which is no alert" for alert in sorted(described - alerts)]
 
 # What cargo builds from is not ignored.
 ignored = (deploy / "Dockerfile.dockerignore").read_text().splitlines()
