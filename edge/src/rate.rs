@@ -132,7 +132,7 @@ impl RateLimiter {
                 None => Ok(()),
                 Some(limit) => {
                     let new = || Arc::new(Bucket::new(limit, &self.clock));
-                    self.take(&*self.buckets.get_with_by_ref(tenant, new), cost)
+                    self.take(&self.buckets.get_with_by_ref(tenant, new), cost)
                 }
             },
         }

@@ -4,6 +4,7 @@
 //! service's own and changes nothing.
 
 mod attach;
+mod inspect;
 
 use std::str::FromStr;
 
@@ -19,7 +20,8 @@ use crate::{
     keys::{Keys, MasterKey},
 };
 
-pub use attach::attach;
+pub use attach::{attach, session_for};
+pub use inspect::{Server, inspect};
 
 /// Migrations that a newer binary made are passed over; `meta.requires` says whether this one can live with them.
 static MIGRATIONS: Migrator = Migrator { ignore_missing: true, ..sqlx::migrate!("../migrations") };

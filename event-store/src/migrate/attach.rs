@@ -1,10 +1,10 @@
 //! Finds a log that was migrated before, for a process that only serves.
 
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
-    Error, MasterKeySource, Meta, Provisioned, check_master_key, check_server, connect, is_service_role,
-    newest_migration, parse_url, read_keys, read_meta, read_proof, service_session,
+    Error, MasterKey, MasterKeySource, Meta, Provisioned, check_master_key, check_server, connect,
+    is_service_role, newest_migration, parse_url, read_keys, read_meta, read_proof, service_session,
 };
 
 /// SQLSTATE of a privilege that is missing.
@@ -18,15 +18,11 @@ const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// Each variant of [`Error`] is one line for an operator; [`Error::NotMigrated`] where [`migrate`](super::migrate()) of
 /// this version has yet to run.
 pub async fn attach(url: &str, source: &dyn MasterKeySource) -> Result<Provisioned, Error> {
-    let mut named = parse_url(url)?.application_name("rollcall-attach").disable_statement_logging();
     let master = source
         .existing()
         .map_err(Error::MasterKeySource)?
         .ok_or_else(|| Error::NoMasterKey { place: source.place() })?;
-    if is_service_role(named.get_username()) {
-        let role = named.get_username().to_owned();
-        named = service_session(&named, &role, &master);
-    }
+    let named = session_for(url, &master)?.application_name("rollcall-attach").disable_statement_logging();
     let mut connection = connect(&named).await?;
     check_server(&mut connection).await?;
     let migrated = newest_applied(&mut connection).await.map_err(|error| may_not_read(&named, error))?;
@@ -42,6 +38,16 @@ pub async fn attach(url: &str, source: &dyn MasterKeySource) -> Result<Provision
     Ok(Provisioned { log_id, partitions, service, keys })
 }
 
+/// What a URL says; where it names the service's role, with the password that follows from the master key.
+///
+/// # Errors
+/// [`Error::Url`].
+pub fn session_for(url: &str, master: &MasterKey) -> Result<PgConnectOptions, Error> {
+    let named = parse_url(url)?;
+    let role = named.get_username().to_owned();
+    Ok(if is_service_role(&role) { service_session(&named, &role, master) } else { named })
+}
+
 /// The newest migration that was applied; none where there is no log.
 async fn newest_applied(connection: &mut PgConnection) -> Result<Option<i64>, sqlx::Error> {
     let exists: bool = sqlx::query_scalar("SELECT to_regclass('log._sqlx_migrations') IS NOT NULL")
@@ -55,7 +61,7 @@ async fn newest_applied(connection: &mut PgConnection) -> Result<Option<i64>, sq
         .await
 }
 
-fn may_not_read(named: &sqlx::postgres::PgConnectOptions, error: sqlx::Error) -> Error {
+fn may_not_read(named: &PgConnectOptions, error: sqlx::Error) -> Error {
     match error.as_database_error().and_then(|error| error.code()) {
         Some(code) if code == INSUFFICIENT_PRIVILEGE => {
             Error::MayNotRead { user: named.get_username().to_owned() }
