@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Checks what deploy/ holds, as far as that goes without a container engine or a running systemd. Says what it skipped.
+# ROLLCALL_BIN names the binary that is asked whether it takes these settings; the debug build if not set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:${CARGO_HOME:-${HOME:-}/.cargo}/bin
@@ -76,6 +77,14 @@ secrets() {
     [[ $(stat --format %a "$work/secrets-test/secrets") == 700 ]]
 }
 check "secrets.sh, twice" secrets
+
+rollcall=${ROLLCALL_BIN:-target/debug/rollcall}
+if [[ -x $rollcall ]]; then
+    check "what compose.yaml and the units set" "$work/venv/bin/python" tests/deploy/config_check.py "$rollcall" \
+        "$work/secrets-test/secrets"
+else
+    echo "  skipped: whether rollcall takes what is set (there is no binary at $rollcall)"
+fi
 
 nats() {
     rm -rf "$work/nats"
