@@ -7,10 +7,10 @@ ARGS ?=
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench
+.PHONY: help install run test lint bench clients check-deploy
 
 help: ## Say what there is to make
-	@sed -nE 's/^([a-z]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 install: ## Install PostgreSQL, nats-server and a linker where they are missing
 	@scripts/install-servers.sh
@@ -29,3 +29,10 @@ lint: ## Check format and lints
 bench: install ## Measure throughput beside its baselines
 	cargo build --release
 	cargo bench --bench throughput
+
+clients: install ## Run every example of docs/clients.md
+	cargo build
+	scripts/clients.sh
+
+check-deploy: ## Check what deploy/ holds, as far as that goes without an engine
+	scripts/check-deploy.sh

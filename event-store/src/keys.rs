@@ -146,8 +146,9 @@ impl Keys {
         Ok(key)
     }
 
-    /// Data keys in the cache, near enough.
+    /// Data keys in the cache, once those are gone that have lived their time.
     pub(crate) fn cached(&self) -> u64 {
+        self.0.cache.run_pending_tasks();
         self.0.cache.entry_count()
     }
 

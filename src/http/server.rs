@@ -29,6 +29,8 @@ const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
 /// Connections beyond the cap that are told so; those beyond these are just closed.
 const TURNED_AWAY_MAX: usize = 64;
 const TURN_AWAY_WITHIN: Duration = Duration::from_secs(1);
+/// How long a connection that has said nothing yet is waited for when the process stops.
+const LAST_CALL: Duration = Duration::from_millis(100);
 /// How long to wait where no connection can be accepted: mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -40,7 +42,7 @@ pub async fn serve(
     stop: CancellationToken,
     drain: Duration,
 ) -> bool {
-    let connections = Connections::new(router, limits);
+    let connections = Connections::new(router, limits, stop.clone());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -64,6 +66,8 @@ pub async fn serve(
 struct Connections {
     router: Router,
     builder: Builder<TokioExecutor>,
+    stop: CancellationToken,
+    idle_timeout: Duration,
     read_timeout: Duration,
     write_timeout: Duration,
     room: Arc<Semaphore>,
@@ -72,7 +76,7 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(router: Router, limits: &Limits) -> Self {
+    fn new(router: Router, limits: &Limits, stop: CancellationToken) -> Self {
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -89,6 +93,8 @@ impl Connections {
         Self {
             router,
             builder,
+            stop,
+            idle_timeout: limits.idle_timeout,
             // A request at work reads nothing; it must not be taken for an idle client.
             read_timeout: limits.idle_timeout.max(limits.request_timeout),
             write_timeout: limits.request_timeout,
@@ -104,20 +110,24 @@ impl Connections {
         };
         // Small answers go out at once; a socket that cannot be told so still works.
         let _ = stream.set_nodelay(true);
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_read_timeout(Some(self.read_timeout));
-        stream.set_write_timeout(Some(self.write_timeout));
-        let router = self.router.clone();
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let answer = router.clone().call(request.map(Body::new));
-            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
-        });
-        let connection = self.builder.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned();
-        let connection = self.graceful.watch(connection);
+        let (router, builder, watcher) = (self.router.clone(), self.builder.clone(), self.graceful.watcher());
+        let (read_timeout, write_timeout) = (self.read_timeout, self.write_timeout);
+        let (stop, idle_timeout) = (self.stop.clone(), self.idle_timeout);
         metrics::gauge!("rollcall_http_connections").increment(1);
         tokio::spawn(async move {
-            // A client that breaks off is no news.
-            let _ = connection.await;
+            if speaks(&stream, idle_timeout, &stop).await {
+                let mut stream = TimeoutStream::new(stream);
+                stream.set_read_timeout(Some(read_timeout));
+                stream.set_write_timeout(Some(write_timeout));
+                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    let answer = router.clone().call(request.map(Body::new));
+                    async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+                });
+                let connection =
+                    builder.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned();
+                // A client that breaks off is no news.
+                let _ = watcher.watch(connection).await;
+            }
             metrics::gauge!("rollcall_http_connections").decrement(1);
             drop(place);
         });
@@ -139,6 +149,20 @@ impl Connections {
             let _ = timeout(TURN_AWAY_WITHIN, answer).await;
             drop(place);
         });
+    }
+}
+
+/// Whether the client says something in time, be it the first byte; before that nothing else bounds its silence.
+async fn speaks(stream: &TcpStream, within: Duration, stop: &CancellationToken) -> bool {
+    let stopped = async {
+        stop.cancelled().await;
+        // What it has sent already may not have been noticed yet.
+        tokio::time::sleep(LAST_CALL).await;
+    };
+    let mut first = [0; 1];
+    tokio::select! {
+        spoken = timeout(within, stream.peek(&mut first)) => matches!(spoken, Ok(Ok(1))),
+        () = stopped => false,
     }
 }
 

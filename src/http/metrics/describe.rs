@@ -13,6 +13,15 @@ fn http() {
     describe_counter!("rollcall_http_requests_total", "Requests by route, method and status");
     describe_histogram!("rollcall_http_request_seconds", "Time from a request's head to its answer's");
     describe_gauge!("rollcall_http_requests_in_flight", "Requests that are being answered");
+    describe_counter!(
+        "rollcall_http_requests_refused_total",
+        "Requests refused because too many were at work"
+    );
+    describe_gauge!("rollcall_http_connections", "Open connections");
+    describe_counter!(
+        "rollcall_http_connections_refused_total",
+        "Connections turned away because too many were open"
+    );
 }
 
 fn commands() {
