@@ -8,7 +8,7 @@ mod host;
 pub mod jwt;
 mod open;
 
-use std::{num::NonZeroU32, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use http::{HeaderName, request::Parts};
 
@@ -86,7 +86,7 @@ impl Authenticator {
     pub fn charge(&self, tenant: &Tenant) -> Result<(), Problem> {
         match &self.rate {
             None => Ok(()),
-            Some(rate) => rate.charge(tenant, NonZeroU32::MIN),
+            Some(rate) => rate.charge(tenant),
         }
     }
 

@@ -120,48 +120,53 @@ impl RateLimiter {
         }
     }
 
-    /// Takes `cost` out of the tenant's bucket, or as much as a whole bucket holds.
+    /// Charges one request.
     ///
     /// # Errors
-    /// 429 `too-many-requests` where it does not hold that; then nothing is taken.
-    pub fn charge(&self, tenant: &Tenant, cost: NonZeroU32) -> Result<(), Problem> {
-        match self.named.get(tenant) {
-            Some(None) => Ok(()),
-            Some(Some(bucket)) => self.take(bucket, cost),
-            None => match self.each {
-                None => Ok(()),
-                Some(limit) => {
-                    let new = || Arc::new(Bucket::new(limit, &self.clock));
-                    self.take(&self.buckets.get_with_by_ref(tenant, new), cost)
-                }
-            },
-        }
+    /// 429 `too-many-requests` where the tenant's bucket is empty.
+    pub fn charge(&self, tenant: &Tenant) -> Result<(), Problem> {
+        self.on_bucket(tenant, |bucket| self.judge(bucket, bucket.state.check(), Duration::ZERO))
     }
 
-    /// Takes what `items` cost beyond the one that was charged already; both together are never more than a whole bucket.
+    /// Charges what `items` cost beyond the one that was charged already; both together are never more than a whole bucket.
     ///
     /// # Errors
-    /// As [`charge`](Self::charge).
+    /// 429 `too-many-requests` where the tenant's bucket does not hold that; then nothing more is taken.
     pub fn charge_batch(&self, tenant: &Tenant, items: usize) -> Result<(), Problem> {
-        let limit = match self.named.get(tenant) {
-            Some(bucket) => bucket.as_ref().map(|bucket| bucket.limit),
-            None => self.each,
-        };
-        let Some(limit) = limit else { return Ok(()) };
-        let items = u32::try_from(items).unwrap_or(u32::MAX).min(limit.burst.get());
-        match NonZeroU32::new(items.saturating_sub(1)) {
-            None => Ok(()),
-            Some(more) => self.charge(tenant, more),
+        self.on_bucket(tenant, |bucket| {
+            let items = u32::try_from(items).unwrap_or(u32::MAX).min(bucket.limit.burst.get());
+            let Some(more) = NonZeroU32::new(items.saturating_sub(1)) else { return Ok(()) };
+            let taken = bucket.state.check_n(more).expect("less than a bucket holds");
+            // The request that comes again is charged its one before it comes to this.
+            self.judge(bucket, taken, bucket.limit.interval())
+        })
+    }
+
+    /// Nothing where the tenant has no limit.
+    fn on_bucket(
+        &self,
+        tenant: &Tenant,
+        charge: impl FnOnce(&Bucket) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        match (self.named.get(tenant), self.each) {
+            (Some(None), _) | (None, None) => Ok(()),
+            (Some(Some(bucket)), _) => charge(bucket),
+            (None, Some(limit)) => {
+                let new = || Arc::new(Bucket::new(limit, &self.clock));
+                charge(&self.buckets.get_with_by_ref(tenant, new))
+            }
         }
     }
 
-    fn take(&self, bucket: &Bucket, cost: NonZeroU32) -> Result<(), Problem> {
-        bucket.take(cost).map_err(|until| {
+    fn judge(
+        &self,
+        bucket: &Bucket,
+        taken: Result<(), NotUntil<Duration>>,
+        more_wait: Duration,
+    ) -> Result<(), Problem> {
+        taken.map_err(|until| {
             self.limited.increment(1);
-            // The request that comes again costs one more before it comes to this.
-            let wait =
-                until.wait_time_from(self.clock.now()) + bucket.limit.interval() * u32::from(cost.get() > 1);
-            bucket.limit.exceeded(wait)
+            bucket.limit.exceeded(until.wait_time_from(self.clock.now()) + more_wait)
         })
     }
 }
@@ -169,14 +174,6 @@ impl RateLimiter {
 impl Bucket {
     fn new(limit: Limit, clock: &Clock) -> Self {
         Self { limit, state: State::direct_with_clock(limit.quota(), clock.clone()) }
-    }
-
-    fn take(&self, cost: NonZeroU32) -> Result<(), NotUntil<Duration>> {
-        if cost == NonZeroU32::MIN {
-            return self.state.check();
-        }
-        let cost = cost.min(self.limit.burst);
-        self.state.check_n(cost).expect("a bucket holds what it is asked for at most")
     }
 }
 
