@@ -157,12 +157,13 @@ impl Handle {
         let partition = append.stream.partition(self.partitions);
         let (reply, answer) = oneshot::channel();
         let queue = &self.queues[usize::from(partition) % self.queues.len()];
-        queue.try_send(Pending { append, partition, reply }).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => {
-                outcome::count(&Error::Overloaded);
-                Error::Overloaded
-            }
-            mpsc::error::TrySendError::Closed(_) => Error::Stopping,
+        queue.try_send(Pending { append, partition, reply }).map_err(|refused| {
+            let error = match refused {
+                mpsc::error::TrySendError::Full(_) => Error::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => Error::Stopping,
+            };
+            outcome::count(&error);
+            error
         })?;
         answer.await.unwrap_or(Err(Error::Unknown))
     }

@@ -261,6 +261,13 @@ impl<P: Projection> Projector<P> {
         if positions.len() != usize::from(self.log.partitions()) {
             return Err(Error::Database(sqlx::Error::RowNotFound));
         }
+        // Another process may have come past an event at which this one stopped.
+        for (partition, (&position, &applied)) in positions.iter().zip(&self.applied).enumerate() {
+            if position > applied {
+                self.stopped[partition] = None;
+            }
+        }
+        self.tell_stopped();
         self.applied.clone_from(&positions);
         for (partition, position) in (0..).zip(positions) {
             self.progress.advance(partition, position);
