@@ -93,7 +93,7 @@ impl Settings {
     pub fn read(config: &Config) -> anyhow::Result<Self> {
         let mut reader = Reader::new(config);
         let settings = Self {
-            http: reader.parsed("http", "an address such as 127.0.0.1:8080 or [::1]:8080 (no name)"),
+            http: address(&mut reader),
             data_dir: reader.text("data_dir").map(PathBuf::from),
             database: Database {
                 url: reader.secret("database.url"),
@@ -114,6 +114,18 @@ impl Settings {
         };
         reader.finish(settings)
     }
+}
+
+/// An address; of names, the one that every machine has.
+fn address(reader: &mut Reader) -> Option<SocketAddr> {
+    let text = reader.text("http")?;
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let address = numeric.as_deref().unwrap_or(&text).parse().ok();
+    if address.is_none() {
+        let form = "must be an address such as 127.0.0.1:8080, [::1]:8080 or localhost:8080";
+        reader.refuse("http", format_args!("{form}, not {text:?}"));
+    }
+    address
 }
 
 fn auth(reader: &mut Reader) -> Auth {
@@ -225,9 +237,15 @@ mod tests {
     }
 
     #[test]
+    fn a_laptop_may_be_called_by_its_name() {
+        assert_eq!(read(&[("http", "localhost:81")]).unwrap().http, Some("127.0.0.1:81".parse().unwrap()));
+        assert_eq!(read(&[("http", "[::1]:0")]).unwrap().http, Some("[::1]:0".parse().unwrap()));
+    }
+
+    #[test]
     fn every_bad_value_is_told_at_once_by_its_keys_name() {
         let refused = read(&[
-            ("http", "localhost:8080"),
+            ("http", "db.example:8080"),
             ("limits.requests", "many"),
             ("auth.mode", "jtw"),
             ("log_format", "xml"),

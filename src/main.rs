@@ -86,6 +86,9 @@ fn main() -> ExitCode {
         }
         Role::Config { flags, .. } => Config::load(&flags).and_then(|config| {
             print!("{}", config.show());
+            for warning in &config.warnings {
+                eprintln!("rollcall: {warning}");
+            }
             // What is in force may still be refused by a start.
             Settings::read(&config).map(drop)
         }),

@@ -1,6 +1,6 @@
 //! Turns texts into values; what is wrong is collected, so that one start tells everything.
 
-use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
 use config::{Map, Value};
 
@@ -42,15 +42,6 @@ impl<'a> Reader<'a> {
                 None
             }
         }
-    }
-
-    pub fn parsed<T: FromStr>(&mut self, key: &str, form: &str) -> Option<T> {
-        let text = self.text(key)?;
-        let parsed = text.parse().ok();
-        if parsed.is_none() {
-            self.refuse(key, format_args!("must be {form}, not {text:?}"));
-        }
-        parsed
     }
 
     /// One of a few names.

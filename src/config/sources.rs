@@ -18,7 +18,7 @@ pub struct Flags {
     /// A key of the configuration and its value; may repeat.
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
     pub set: Vec<(String, String)>,
-    /// Where to listen, host:port; port 0 picks a free one.
+    /// Where to listen, for example 127.0.0.1:8080; port 0 picks a free one.
     #[arg(long, value_name = "ADDRESS")]
     pub http: Option<String>,
     /// The PostgreSQL to use.
@@ -95,15 +95,17 @@ impl Config {
                 }
                 continue;
             };
-            let key =
-                config.values.keys().find(|key| key.replace('.', "_").eq_ignore_ascii_case(rest)).cloned();
+            let key = config.keys().find(|key| variable(key) == name).map(str::to_owned);
             match key {
-                // The longer name counts where both are there.
                 Some(key) => config.put_text(&key, &text, &name)?,
                 None if rest == "CONFIG" => {}
-                None => config
-                    .warnings
-                    .push(format!("{name} is in the environment, but is no key of the configuration")),
+                None => {
+                    let names: Vec<String> = config.keys().map(variable).collect();
+                    let hint = hint::suffix(&name, names.iter().map(String::as_str));
+                    config.warnings.push(format!(
+                        "{name} is in the environment, but is no key of the configuration{hint}"
+                    ));
+                }
             }
         }
         for (key, text) in &flags.set {
@@ -152,6 +154,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// How a key is called in the environment.
+fn variable(key: &str) -> String {
+    format!("ROLLCALL_{}", key.replace('.', "_").to_ascii_uppercase())
 }
 
 /// The leaves of a TOML text by their dotted keys.
@@ -230,6 +237,8 @@ mod tests {
             load(&Flags::default(), &[("ROLLCALL_PORT", "tcp://10.0.0.1"), ("PATH", "/bin")]).unwrap();
         assert_eq!(config.warnings.len(), 1);
         assert!(config.warnings[0].contains("ROLLCALL_PORT"));
+        let mistyped = load(&Flags::default(), &[("ROLLCALL_LIMIT_REQUESTS", "1")]).unwrap();
+        assert!(mistyped.warnings[0].contains("`ROLLCALL_LIMITS_REQUESTS`"), "{:?}", mistyped.warnings);
     }
 
     #[test]
