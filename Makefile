@@ -26,9 +26,10 @@ lint: ## Check format and lints
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-bench: install ## Measure throughput beside its baselines
+bench: install ## Measure speed beside its baselines, and what operating costs
 	cargo build --release
 	cargo bench --bench throughput
+	cargo bench --bench operating
 
 clients: install ## Run every example of docs/clients.md
 	cargo build

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes the secrets that compose.yaml names, each once: what is there is kept. Nobody but you can enter the folder; the files
-# in it must be readable by the containers' users, which see them one by one.
+# Makes the secrets that compose.yaml names, each once: what is there is kept. Nobody but you can enter the folder. The
+# files in it must be readable by the containers' users, which see them one by one: root gives Rollcall's to its user
+# alone, anybody else leaves them readable behind the closed folder.
 set -euo pipefail
 umask 022
 directory=$(dirname "$0")/secrets
@@ -32,6 +33,11 @@ echo "nats://publisher:$(<publisher.password)@nats:4222" | keep publisher.url
 printf 'PUBLISHER_PASSWORD: "%s"\nSUBSCRIBER_PASSWORD: "%s"\n' "$(<publisher.password)" "$(<subscriber.password)" |
     keep nats-accounts.conf
 random 16 | keep grafana.password
+
+if ((EUID == 0)); then
+    chown 65532:65532 master.key owner.url publisher.url
+    chmod 400 master.key owner.url publisher.url
+fi
 
 [[ -e jwks.json ]] || echo "still missing: $directory/jwks.json, the public keys of who makes your tokens (RFC 7517)"
 echo "back up $directory/master.key apart from the database: without it nothing personal can be read"

@@ -25,8 +25,9 @@ const COMPRESSED_BYTES_MIN: u16 = 1_024;
 
 /// All routes of the process.
 pub fn router(api: OpenApiRouter, health: Health, guard: Guard, metrics: PrometheusHandle) -> Router {
-    let (api, description) = api.split_for_parts();
-    let description: Arc<str> = openapi::document(description).into();
+    // The whole API, whatever part of it this process serves: a client sees it behind one load balancer.
+    let description: Arc<str> = openapi::document().into();
+    let (api, _) = api.split_for_parts();
     let exposition = move || {
         let text = metrics.render();
         async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }

@@ -56,7 +56,7 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
     metrics::count(route, method, status, elapsed);
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID.clone(), ids.request_value().clone());
-    if !status.is_success() && !headers.contains_key(&CORRELATION_ID) {
+    if (status.is_client_error() || status.is_server_error()) && !headers.contains_key(&CORRELATION_ID) {
         headers.insert(CORRELATION_ID.clone(), ids.correlation_value().clone());
     }
     span.record("http.status", status.as_u16());

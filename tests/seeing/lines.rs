@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use rollcall_edge::token::ConsistencyToken;
 use serde_json::{Value, json};
 
 use crate::{
@@ -93,6 +94,32 @@ async fn every_answer_names_its_request_and_a_refusal_what_it_belongs_to() {
         Some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_failed_request_is_one_warning() {
+    let rollcall = start(&[("ROLLCALL_LOG_FORMAT", "json"), ("ROLLCALL_LOG", "info")]);
+    let client = rollcall.client("acme");
+    let detailed = client.get("/health/detailed").await.expect(200).json();
+    let log_id = detailed["log"]["log_id"].as_str().unwrap().parse().unwrap();
+    // A position that no projection reaches: 503 after two seconds.
+    let ahead = ConsistencyToken::single(log_id, 3, 1_000).to_string();
+    let path = "/api/v1/users?email=ada@example.com";
+    let refused = client.get_after(path, &ahead).await.expect(503);
+    let id = refused.header("request-id").unwrap().to_owned();
+    client.get(path).await.expect(200);
+    let warned = eventually("the line of the failure", async || {
+        let lines: Vec<Value> =
+            json_lines(&rollcall).into_iter().filter(|line| line.get("request.id").is_some()).collect();
+        (!lines.is_empty()).then_some(lines)
+    });
+    let warned = warned.await;
+    assert_eq!(warned.len(), 1, "what succeeds is told at debug alone: {warned:?}");
+    let line = &warned[0];
+    assert_eq!(line["request.id"], id.as_str());
+    assert_eq!(line["level"], "WARN");
+    assert_eq!((&line["http.route"], &line["http.status"]), (&json!("/api/v1/users"), &json!(503)));
+    assert!(line["duration_ms"].as_f64().unwrap() >= 2_000.0);
 }
 
 #[test]

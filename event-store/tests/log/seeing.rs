@@ -19,10 +19,10 @@ async fn a_reader_is_behind_by_the_age_of_the_oldest_event_that_it_has_not_appli
     }
     test.execute(
         "ALTER TABLE log.events DISABLE TRIGGER events_are_immutable;
-         UPDATE log.events SET recorded_at = clock_timestamp() - (100 * partition - 10 * position) * interval '1 second'",
+         UPDATE log.events SET recorded_at = clock_timestamp() - (1000 * partition - 100 * position) * interval '1 second'",
     )
     .await;
-    // Ages: partition 2 has 190, 180, 170; partition 5 has 490, 480, 470.
+    // Ages: partition 2 has 1900, 1800, 1700; partition 5 has 4900, 4800, 4700.
     let readers = [
         applied(&[(2, 3), (5, 3)]),
         applied(&[(2, 1), (5, 3)]),
@@ -32,7 +32,7 @@ async fn a_reader_is_behind_by_the_age_of_the_oldest_event_that_it_has_not_appli
         applied(&[(2, 9), (5, 9)]),
     ];
     let seconds = test.log.lag_seconds(&readers).await.unwrap();
-    let expected = [0.0, 180.0, 480.0, 490.0, 0.0];
+    let expected = [0.0, 1_800.0, 4_800.0, 4_900.0, 0.0];
     for (number, (found, expected)) in seconds.iter().zip(expected).enumerate() {
         assert!(
             (found - expected).abs() < 30.0 && (expected > 0.0 || *found == 0.0),
