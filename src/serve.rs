@@ -14,7 +14,7 @@ use crate::{
     http,
     master_key::KeyFile,
     process, ready,
-    service::{Ground, Parts, Projects, Service},
+    service::{Ground, Parts, Projects, Service, authenticator},
 };
 
 #[derive(clap::Args)]
@@ -87,13 +87,14 @@ async fn start(
     let listener = parts.listen(address, &settings.auth).await?;
     let address = listener.local_addr()?;
     let metrics = http::metrics::install(role.name())?;
+    let authenticator = authenticator(&settings.auth, &settings.limits).await?;
     let url =
         settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
     let key = KeyFile::named(settings)?;
     let provisioned = attach(url.expose(), &key).await?;
     schema::check(&provisioned.service, provisioned.partitions).await?;
     let nats = settings.nats_url.as_ref().map(|url| (url.expose(), true));
-    let ground = Ground { settings, provisioned: &provisioned, nats, metrics, listener };
+    let ground = Ground { settings, provisioned: &provisioned, nats, authenticator, metrics, listener };
     let service = Service::start(&parts, ground).await?;
     let urls = ready::Urls { http: format!("http://{address}"), postgres: None, nats: None };
     let ready = ready_file.map(|path| ready::File::write(path, &urls)).transpose()?;

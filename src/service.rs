@@ -81,6 +81,7 @@ pub struct Ground<'a> {
     pub provisioned: &'a Provisioned,
     /// The URL, and whether somebody named it.
     pub nats: Option<(&'a str, bool)>,
+    pub authenticator: Authenticator,
     pub metrics: PrometheusHandle,
     pub listener: TcpListener,
 }
@@ -98,8 +99,7 @@ pub struct Service {
 
 impl Service {
     pub async fn start(parts: &Parts, ground: Ground<'_>) -> anyhow::Result<Self> {
-        let Ground { settings, provisioned, nats, metrics, listener } = ground;
-        let authenticator = authenticator(&settings.auth, &settings.limits).await?;
+        let Ground { settings, provisioned, nats, authenticator, metrics, listener } = ground;
         let log = Log::open(provisioned, log_options(parts, settings)).await?;
         let mut background = Background {
             log: log.clone(),

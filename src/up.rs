@@ -16,7 +16,7 @@ use crate::{
     http,
     master_key::KeyFile,
     migrate, process, ready,
-    service::{Ground, Parts, Projects, Service},
+    service::{Ground, Parts, Projects, Service, authenticator},
 };
 
 #[derive(clap::Args)]
@@ -82,6 +82,7 @@ async fn start(settings: &Settings, ready_file: Option<PathBuf>) -> anyhow::Resu
     let listener = parts.listen(address, &settings.auth).await?;
     let address = listener.local_addr()?;
     let metrics = http::metrics::install("up")?;
+    let authenticator = authenticator(&settings.auth, &settings.limits).await?;
     let directory = DataDir::open(settings.data_dir.clone()).map_err(anyhow::Error::from)?;
 
     let (postgres, nats) = tokio::try_join!(
@@ -97,7 +98,14 @@ async fn start(settings: &Settings, ready_file: Option<PathBuf>) -> anyhow::Resu
 
     let key = KeyFile::named_or_in(settings, directory.path());
     let provisioned = migrate::provision(owner_url, settings, &key).await?;
-    let ground = Ground { settings, provisioned: &provisioned, nats: Some(nats_url), metrics, listener };
+    let ground = Ground {
+        settings,
+        provisioned: &provisioned,
+        nats: Some(nats_url),
+        authenticator,
+        metrics,
+        listener,
+    };
     let service = Service::start(&parts, ground).await?;
 
     let urls = ready::Urls {

@@ -86,7 +86,6 @@ pub fn get(path: &str, token: &str) -> Vec<u8> {
 }
 
 /// A read of a user without a token, with a header line that says who calls.
-#[allow(dead_code, reason = "one of two benchmarks uses it")]
 pub fn get_as(who: &str, path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{who}\r\n").into_bytes()
 }

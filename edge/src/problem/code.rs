@@ -51,10 +51,10 @@ registry! {
         "A Consistency-Token is not one that this service gave, was cut, or two of one request are of different logs. Send tokens back unchanged, or none.";
     UNAUTHORIZED "unauthorized" UNAUTHORIZED
         "The caller is not known"
-        "The request has no valid bearer token. Get one and send it in Authorization.";
+        "The request has no valid bearer token; `detail` and WWW-Authenticate say what is wrong with the one that was sent. Get one and send it in Authorization.";
     FORBIDDEN "forbidden" FORBIDDEN
         "The caller may not do this"
-        "The caller is known but lacks the scope that the route asks for, or a web page of another origin sent the request.";
+        "The caller is known but lacks the scope that the route asks for (WWW-Authenticate names it), or sent a Tenant or Actor other than its token's, or a web page of another origin sent the request.";
     NOT_FOUND "not-found" NOT_FOUND
         "There is no such resource"
         "Nothing stands at this path for the caller's tenant. What other tenants have is not revealed.";
@@ -108,7 +108,7 @@ registry! {
         "A request with this Idempotency-Key but another method, path, If-Match or body has succeeded. Use a key for one request only.";
     TOO_MANY_REQUESTS "too-many-requests" TOO_MANY_REQUESTS
         "Too many requests"
-        "The caller sends more than its share. Come back after Retry-After.";
+        "The tenant sends more than its share, in which a batch counts as as many requests as it has commands. Come back after Retry-After; RateLimit-Policy says what the share is.";
     INTERNAL "internal" INTERNAL_SERVER_ERROR
         "The service failed"
         "An error that is not the caller's. It is logged here. A command may or may not have happened: repeat it with the same Idempotency-Key.";
