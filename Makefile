@@ -7,10 +7,10 @@ ARGS ?=
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench fuzz fuzz-quick
+.PHONY: help install run test lint bench clients check-deploy fuzz fuzz-quick
 
 help: ## Say what there is to make
-	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 install: ## Install PostgreSQL, nats-server and a linker where they are missing
 	@scripts/install-servers.sh
@@ -26,9 +26,17 @@ lint: ## Check format and lints
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-bench: install ## Measure throughput beside its baselines
+bench: install ## Measure speed beside its baselines, and what operating costs
 	cargo build --release
 	cargo bench --bench throughput
+	cargo bench --bench operating
+
+clients: install ## Run every example of docs/clients.md
+	cargo build
+	scripts/clients.sh
+
+check-deploy: ## Check what deploy/ holds, as far as that goes without an engine
+	scripts/check-deploy.sh
 
 fuzz: install ## Hold the service against its description and the parsers against anything, for long
 	@scripts/install-python.sh

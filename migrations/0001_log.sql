@@ -6,10 +6,15 @@ CREATE SCHEMA IF NOT EXISTS vault;
 
 -- What never changes about this log; checked at every start.
 CREATE TABLE log.meta (
-    only_row   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    log_id     uuid    NOT NULL,
-    partitions integer NOT NULL CHECK (partitions BETWEEN 1 AND 1024),
-    hash       text    NOT NULL
+    only_row     boolean          PRIMARY KEY DEFAULT true CHECK (only_row),
+    log_id       uuid             NOT NULL,
+    partitions   integer          NOT NULL CHECK (partitions BETWEEN 1 AND 1024),
+    hash         text             NOT NULL,
+    -- The newest migration that a binary must know to work here. A migration that older binaries can live with leaves
+    -- it as it is, so that they serve on beside newer ones for the time of an update; any other raises it.
+    requires     bigint           NOT NULL DEFAULT 1,
+    -- The role that services connect as; settled by every migration.
+    service_role text COLLATE "C" NOT NULL
 );
 
 -- The heads. Positions are counted here, under the row's lock, which is held to the commit: that is what keeps

@@ -62,7 +62,7 @@ echo "service: seed $seed, $examples examples for each operation"
 status=0
 (
     cd scripts/fuzz
-    export PYTHONDONTWRITEBYTECODE=1
+    export PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$work/hypothesis
     "../../$venv/bin/schemathesis" --config-file schemathesis.toml run "$url/openapi.json" \
         --seed "$seed" --max-examples "$examples" --phases examples,coverage,fuzzing,stateful --warnings off
 ) || status=$?

@@ -1,13 +1,25 @@
 //! `rollcall`: one binary, a subcommand for each role.
 
+mod config;
+mod doctor;
+mod healthcheck;
 mod http;
 mod master_key;
+mod migrate;
+mod nats;
+mod process;
+mod ready;
+mod serve;
+mod service;
+mod telemetry;
 mod up;
 
-use std::io::IsTerminal;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+
+use config::{Config, DEFAULTS, Flags, Settings};
+use service::Projects;
 
 /// Commands come and go by the ten thousand a second, each with dozens of small values.
 #[global_allocator]
@@ -17,7 +29,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "ROLLCALL_LOG says what is logged to stderr: info, debug, rollcall_projections=debug,info, …"
+    after_help = "Every key of the configuration can be set in a file, in the environment and with --set: see \
+                  `rollcall config --defaults`."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -29,31 +42,89 @@ enum Role {
     /// Run everything in one process: both APIs, the projectors and the publisher, with a PostgreSQL and a nats-server of
     /// its own where none are named.
     Up(up::Options),
+    /// Prepare a database for this version, with its owner's rights; safe to repeat.
+    Migrate(Flags),
+    /// Serve commands.
+    CommandApi(serve::Options),
+    /// Serve queries.
+    QueryApi(serve::Options),
+    /// Keep read models and NATS up to the log: all of them, or those that are named.
+    Projector {
+        /// What to keep up.
+        names: Vec<Projects>,
+        #[command(flatten)]
+        options: serve::Options,
+    },
+    /// Print what is in force, and where each value came from.
+    Config {
+        /// Print every key with its default and what it means instead: a file to start from.
+        #[arg(long)]
+        defaults: bool,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Check everything that a start needs, and say how to mend what is missing.
+    Doctor(Flags),
+    /// Ask a running process whether it is ready: exit status 0 if so.
+    Healthcheck(healthcheck::Options),
 }
 
-fn main() -> std::process::ExitCode {
+fn main() -> ExitCode {
     let Arguments { role } = Arguments::parse();
-    let filter =
-        EnvFilter::try_from_env("ROLLCALL_LOG").unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn"));
-    let terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr).init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error.into()),
-    };
     let outcome = match role {
-        Role::Up(options) => runtime.block_on(up::run(options)),
+        Role::Up(mut options) => {
+            let flags = options.flags();
+            run(&flags, |settings| up::run(settings, options.ready_file))
+        }
+        Role::Migrate(flags) => run(&flags, migrate::run),
+        Role::CommandApi(options) => serve(serve::Role::CommandApi, options),
+        Role::QueryApi(options) => serve(serve::Role::QueryApi, options),
+        Role::Projector { names, options } => serve(serve::Role::Projector(names), options),
+        Role::Config { defaults: true, .. } => {
+            print!("{DEFAULTS}");
+            Ok(())
+        }
+        Role::Config { flags, .. } => Config::load(&flags).and_then(|config| {
+            print!("{}", config.show());
+            for warning in &config.warnings {
+                eprintln!("rollcall: {warning}");
+            }
+            // What is in force may still be refused by a start.
+            Settings::read(&config).map(drop)
+        }),
+        Role::Doctor(flags) => doctor::run(&flags),
+        Role::Healthcheck(options) => healthcheck::run(&options),
     };
-    // What may still run (a connection that was not drained in time) is not waited for.
-    runtime.shutdown_background();
     match outcome {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One clear line.
+            eprintln!("rollcall: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-/// One clear line.
-fn fail(error: &anyhow::Error) -> std::process::ExitCode {
-    eprintln!("rollcall: {error:#}");
-    std::process::ExitCode::FAILURE
+fn serve(role: serve::Role, options: serve::Options) -> anyhow::Result<()> {
+    run(&options.flags, |settings| serve::run(role, settings, options.ready_file))
+}
+
+/// Reads the configuration, begins to log, and runs a role to its end.
+fn run<F: Future<Output = anyhow::Result<()>>>(
+    flags: &Flags,
+    role: impl FnOnce(Settings) -> F,
+) -> anyhow::Result<()> {
+    let config = Config::load(flags)?;
+    let settings = Settings::read(&config)?;
+    // Before the runtime: the exporter of traces has threads of its own.
+    let telemetry = telemetry::init(&settings.telemetry)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = process::runtime()?;
+    let outcome = runtime.block_on(role(settings));
+    // What may still run (a connection that was not drained in time) is not waited for.
+    runtime.shutdown_background();
+    telemetry.flush();
+    outcome
 }

@@ -4,20 +4,40 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
+use anyhow::Context;
 use rand::Rng;
 use rollcall_event_store::{
     keys::{MASTER_KEY_BYTES, MasterKey},
     migrate::MasterKeySource,
 };
 
+use crate::config::Settings;
+
 /// The file that an operator named, or the one in the data directory, which is made at the first start.
 pub struct KeyFile {
     pub path: PathBuf,
     /// The operator's own file is never made for them: a typing error would make a second key.
     pub named: bool,
+}
+
+impl KeyFile {
+    /// The file that must be named, because others need it too.
+    pub fn named(settings: &Settings) -> anyhow::Result<Self> {
+        let path = settings.master_key_file.clone().context(
+            "master_key.file must be set (--master-key-file): make a key with \"openssl rand -hex 32\", or use that of the \
+             process that made the log",
+        )?;
+        Ok(Self { path, named: true })
+    }
+
+    /// The file that was named, or one in a data directory.
+    pub fn named_or_in(settings: &Settings, directory: &Path) -> Self {
+        let named = settings.master_key_file.clone();
+        Self { named: named.is_some(), path: named.unwrap_or_else(|| directory.join("master.key")) }
+    }
 }
 
 impl MasterKeySource for KeyFile {

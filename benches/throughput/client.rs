@@ -58,6 +58,11 @@ fn find(bytes: &[u8], sought: &[u8]) -> Option<usize> {
 
 /// The request that creates a user of its own: the body of the documentation's example.
 pub fn create(number: u64) -> Vec<u8> {
+    create_as("", number)
+}
+
+/// The same with a header line that says who calls.
+pub fn create_as(who: &str, number: u64) -> Vec<u8> {
     let body = format!(
         "{{\"email\":\"user.{number}@example.com\",\"given_name\":\"Ada\",\"family_name\":\"Lovelace\",\
          \"phone\":\"+4930123456\",\"locale\":\"en-GB\",\"time_zone\":\"Europe/London\",\"kind\":\"customer\",\
@@ -69,7 +74,7 @@ pub fn create(number: u64) -> Vec<u8> {
     let key =
         if number.is_multiple_of(2) { format!("Idempotency-Key: bench-{number}\r\n") } else { String::new() };
     format!(
-        "POST /api/v1/users HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{key}Content-Length: \
+        "POST /api/v1/users HTTP/1.1\r\nHost: localhost\r\n{who}Content-Type: application/json\r\n{key}Content-Length: \
          {}\r\n\r\n{body}",
         body.len()
     )
@@ -78,4 +83,9 @@ pub fn create(number: u64) -> Vec<u8> {
 
 pub fn get(path: &str, token: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConsistency-Token: {token}\r\n\r\n").into_bytes()
+}
+
+/// A read of a user without a token, with a header line that says who calls.
+pub fn get_as(who: &str, path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{who}\r\n").into_bytes()
 }

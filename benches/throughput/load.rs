@@ -10,7 +10,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use crate::client::{Connection, create, get};
+use crate::client::{Connection, create, create_as, get};
 
 /// Numbers of users, each used once in a run.
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -46,14 +46,19 @@ impl Closed {
 
 /// Callers that create users one after the other, each over a connection of its own.
 pub async fn creates(base: &str, callers: usize, during: Duration) -> Closed {
+    creates_as(base, callers, during, &[String::new()]).await
+}
+
+/// The same with header lines that say who calls, for each caller in turn.
+pub async fn creates_as(base: &str, callers: usize, during: Duration, who: &[String]) -> Closed {
     let begun = Instant::now();
-    let callers = (0..callers).map(|_| {
-        let base = base.to_owned();
+    let callers = (0..callers).map(|caller| {
+        let (base, who) = (base.to_owned(), who[caller % who.len()].clone());
         tokio::spawn(async move {
             let mut connection = Connection::open(&base).await;
             let mut latencies = histogram();
             while begun.elapsed() < during {
-                let request = create(next());
+                let request = create_as(&who, next());
                 let sent = Instant::now();
                 let answer = connection.request(&request).await;
                 assert_eq!(answer.status, 201, "a create failed");

@@ -5,6 +5,7 @@
 //! uniqueness), and pgbench with one event row a transaction.
 
 mod baseline;
+#[expect(dead_code, reason = "the other benchmark uses the rest of it")]
 mod client;
 mod load;
 #[path = "../../tests/support/rollcall.rs"]

@@ -17,11 +17,14 @@ use rollcall_event_store::{
     commands::{self, Idempotency, Replay},
     streams::{Context, Streams},
 };
+use tracing::Instrument;
 
 use crate::{Call, UserCodec};
 
 /// How often a command is decided again after another process changed its user.
 const DECISIONS_MAX: u32 = 16;
+
+const RETRIES: &str = "rollcall_command_retries_total";
 
 /// Whom a command is for.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +74,8 @@ impl From<Problem> for Failure {
 
 impl Executor {
     pub fn new(log: Log) -> Self {
+        // Known before it first happens, so that a rate has somewhere to rise from.
+        metrics::counter!(RETRIES).increment(0);
         Self { log }
     }
 
@@ -132,7 +137,8 @@ impl Executor {
         let mut decisions = 0;
         loop {
             decisions += 1;
-            let context = streams.load(&id).await.map_err(refusal::of_load)?;
+            let load = tracing::info_span!("command_api.user.load");
+            let context = streams.load(&id).instrument(load).await.map_err(refusal::of_load)?;
             let exists = context.version() > 0;
             if exists && !if_match.allows(context.version()) {
                 return Err(refusal::precondition_failed(context.version()).into());
@@ -140,7 +146,9 @@ impl Executor {
             let outcome = self.attempt(&streams, context, call, idempotency, status, command.clone()).await;
             match outcome {
                 Err(Failure::Append(append::Error::Conflict)) => match if_match {
-                    IfMatch::Absent if decisions < DECISIONS_MAX => {}
+                    IfMatch::Absent if decisions < DECISIONS_MAX => {
+                        metrics::counter!(RETRIES).increment(1);
+                    }
                     // The version that the client named is not the user's any more.
                     IfMatch::Versions(_) => {
                         let detail = "the user was changed by another command meanwhile";
@@ -166,7 +174,8 @@ impl Executor {
             return Err(Problem::new(code::GONE, "the user was erased").into());
         }
         let sink = EventSink::default();
-        context.aggregate.handle(command, &(), &sink).await.map_err(refusal::of_rule)?;
+        let decide = tracing::info_span!("command_api.user.decide");
+        context.aggregate.handle(command, &(), &sink).instrument(decide).await.map_err(refusal::of_rule)?;
         let events = sink.collect().await;
         let id = context.stream().aggregate_id.to_string();
         let version = context.version() + events.len() as u64;

@@ -14,6 +14,7 @@ mod routes;
 use axum::extract::FromRef;
 use rollcall_edge::auth::Authenticator;
 use rollcall_event_store::Log;
+use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use call::Call;
@@ -41,6 +42,15 @@ impl FromRef<CommandApi> for Executor {
 
 /// The command routes with their descriptions.
 pub fn router(log: Log, authenticator: Authenticator) -> OpenApiRouter {
+    routes().with_state(CommandApi { executor: Executor::new(log), authenticator })
+}
+
+/// The description alone, for a process that serves other routes.
+pub fn description() -> OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<CommandApi> {
     OpenApiRouter::new()
         .routes(routes!(routes::users::create_user))
         .routes(routes!(routes::users::update_user, routes::users::delete_user))
@@ -53,5 +63,4 @@ pub fn router(log: Log, authenticator: Authenticator) -> OpenApiRouter {
         .routes(routes!(routes::parts::set_traits))
         .routes(routes!(routes::parts::add_association, routes::parts::remove_association))
         .routes(routes!(routes::commands::run_commands))
-        .with_state(CommandApi { executor: Executor::new(log), authenticator })
 }

@@ -1,141 +1,104 @@
 //! How a request becomes a principal.
 //!
-//! Open mode believes the headers `Tenant` and `Actor`. It is for a laptop or a demo: whoever listens must listen on
-//! loopback only, and here the Host must be a loopback name and the Origin, if any, a loopback one, so that a web page
-//! from elsewhere can neither rebind a name of its own to us nor post blindly.
+//! Shape: request -> [`Authenticator`] ([`jwt`] or open) -> [`Principal`], charged to its tenant's rate.
+//!
+//! *Invariant:* in jwt mode nothing but a verified token says who calls; headers may only agree with it.
 
 mod host;
+pub mod jwt;
+mod open;
 
-use http::HeaderName;
-use http::header::{HOST, ORIGIN};
-use http::request::Parts;
+use std::{sync::Arc, time::SystemTime};
 
-use crate::header;
-use crate::principal::{Principal, Scopes, Subject, Tenant};
-use crate::problem::{Problem, code};
+use http::{HeaderName, request::Parts};
+
+use crate::{
+    principal::{Principal, Tenant},
+    problem::Problem,
+    rate::RateLimiter,
+};
 
 static TENANT: HeaderName = HeaderName::from_static("tenant");
 static ACTOR: HeaderName = HeaderName::from_static("actor");
 
-/// How callers are known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Everybody who reaches the port may do everything.
-    Open,
-}
-
-/// Makes principals; the state of a router holds one (`FromRef`).
-#[derive(Clone, Debug)]
+/// Makes principals and charges them; the state of a router holds one (`FromRef`). Cheap to clone; all clones share keys,
+/// remembered tokens and buckets.
+#[derive(Clone)]
 pub struct Authenticator {
     mode: Mode,
+    rate: Option<Arc<RateLimiter>>,
+}
+
+#[derive(Clone)]
+enum Mode {
+    Open,
+    Jwt(Arc<jwt::Verifier>),
 }
 
 impl Authenticator {
-    #[must_use]
-    pub fn new(mode: Mode) -> Self {
-        Self { mode }
-    }
-
+    /// Everybody who reaches the port may do everything, as whoever they say they are: listen on loopback only.
     #[must_use]
     pub fn open() -> Self {
-        Self::new(Mode::Open)
+        Self { mode: Mode::Open, rate: None }
     }
 
+    /// Callers are known by bearer tokens. Reads every issuer's keys first, each within five seconds, and keeps them fresh
+    /// in the background until the last clone is dropped. Counts with the recorder that is installed at this time.
+    ///
+    /// # Errors
+    /// Where a setting is bad or a file of keys cannot be used. A URL that cannot be fetched is no error: see
+    /// [`keys_ready`](Self::keys_ready).
+    pub async fn jwt(settings: jwt::Settings) -> Result<Self, jwt::Error> {
+        Ok(Self { mode: Mode::Jwt(Arc::new(jwt::Verifier::start(settings).await?)), rate: None })
+    }
+
+    /// Charges every request to its tenant's bucket.
     #[must_use]
-    pub fn mode(&self) -> Mode {
-        self.mode
+    pub fn with_rate(mut self, rate: RateLimiter) -> Self {
+        self.rate = Some(Arc::new(rate));
+        self
+    }
+
+    /// Whether every issuer's keys were read at least once; without them its tokens are answered with 503.
+    #[must_use]
+    pub fn keys_ready(&self) -> bool {
+        match &self.mode {
+            Mode::Open => true,
+            Mode::Jwt(verifier) => verifier.keys_ready(),
+        }
     }
 
     /// # Errors
-    /// 400 for malformed headers, 421 for a host that is not a loopback name, 403 for a page of another origin.
-    pub fn authenticate(&self, parts: &Parts) -> Result<Principal, Problem> {
-        match self.mode {
-            Mode::Open => open(parts),
+    /// In open mode 400 for malformed headers, 421 for a host that is not a loopback name, 403 for a page of another
+    /// origin. In jwt mode 401 without a valid token, 403 where a header names somebody else than the token, 503 while the
+    /// issuer's keys are not there yet.
+    pub async fn authenticate(&self, parts: &Parts) -> Result<Principal, Problem> {
+        match &self.mode {
+            Mode::Open => open::authenticate(parts),
+            Mode::Jwt(verifier) => verifier.authenticate(&parts.headers, SystemTime::now()).await,
         }
     }
-}
 
-fn open(parts: &Parts) -> Result<Principal, Problem> {
-    check_host(parts)?;
-    check_origin(parts)?;
-    let tenant = match header::single(&parts.headers, &TENANT, "Tenant")? {
-        None => Tenant::default(),
-        Some(text) => {
-            Tenant::parse(text).map_err(|error| Problem::malformed_header("Tenant", &error.to_string()))?
+    /// Charges one request, before anything is done for it.
+    ///
+    /// # Errors
+    /// 429 `too-many-requests`.
+    pub fn charge(&self, tenant: &Tenant) -> Result<(), Problem> {
+        match &self.rate {
+            None => Ok(()),
+            Some(rate) => rate.charge(tenant),
         }
-    };
-    let subject = match header::single(&parts.headers, &ACTOR, "Actor")? {
-        None => Subject::anonymous(),
-        Some(text) => {
-            Subject::parse(text).map_err(|error| Problem::malformed_header("Actor", &error.to_string()))?
+    }
+
+    /// Charges what a request of `items` costs beyond the one that it was charged when it came, before anything runs. A
+    /// batch never costs more than a whole bucket.
+    ///
+    /// # Errors
+    /// 429 `too-many-requests`.
+    pub fn charge_batch(&self, tenant: &Tenant, items: usize) -> Result<(), Problem> {
+        match &self.rate {
+            None => Ok(()),
+            Some(rate) => rate.charge_batch(tenant, items),
         }
-    };
-    Ok(Principal { tenant, subject, scopes: Scopes::all() })
-}
-
-/// HTTP/2 names the host in `:authority`, HTTP/1.1 in Host or in an absolute target; where there are two, both count,
-/// since others on the way may have believed either.
-fn check_host(parts: &Parts) -> Result<(), Problem> {
-    let named = header::single(&parts.headers, &HOST, "Host")?;
-    let target = parts.uri.authority().map(http::uri::Authority::as_str);
-    if named.is_none() && target.is_none() {
-        return Err(Problem::malformed_header("Host", "must name the host that is asked"));
-    }
-    if named.is_none_or(host::is_loopback) && target.is_none_or(host::is_loopback) {
-        return Ok(());
-    }
-    Err(Problem::new(
-        code::MISDIRECTED_HOST,
-        "without authentication only loopback names are answered to: use localhost, *.localhost, 127.0.0.1 or [::1]",
-    ))
-}
-
-/// A page of another site may post without asking first where the request is simple (no body, no odd header); the
-/// browser tells us by the Origin. Programs that are no browsers send none.
-fn check_origin(parts: &Parts) -> Result<(), Problem> {
-    let Some(origin) = header::single(&parts.headers, &ORIGIN, "Origin")? else { return Ok(()) };
-    match origin.split_once("://") {
-        Some((_, host)) if host::is_loopback(host) => Ok(()),
-        _ => Err(Problem::new(
-            code::FORBIDDEN,
-            "without authentication only pages of a loopback origin may ask",
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http::Request;
-
-    fn status(uri: &str, headers: &[(&str, &str)]) -> u16 {
-        let (mut parts, ()) = Request::get(uri).body(()).unwrap().into_parts();
-        parts.headers = crate::testing::header_map(headers);
-        Authenticator::open().authenticate(&parts).map_or_else(|problem| problem.status.as_u16(), |_| 200)
-    }
-
-    #[test]
-    fn only_loopback_hosts_are_answered_to() {
-        assert_eq!(status("/", &[("host", "localhost:8080")]), 200);
-        assert_eq!(status("/", &[("host", "rollcall.example:8080")]), 421);
-        assert_eq!(status("/", &[]), 400);
-        assert_eq!(status("http://[::1]:8080/", &[]), 200);
-        assert_eq!(status("http://rollcall.example/", &[]), 421);
-    }
-
-    #[test]
-    fn of_host_and_authority_both_must_be_loopback() {
-        assert_eq!(status("http://localhost/", &[("host", "evil.example")]), 421);
-        assert_eq!(status("http://evil.example/", &[("host", "localhost")]), 421);
-    }
-
-    #[test]
-    fn a_page_of_another_origin_is_refused() {
-        let from = |origin| status("/", &[("host", "localhost"), ("origin", origin)]);
-        assert_eq!(from("http://localhost:8080"), 200);
-        assert_eq!(from("http://docs.localhost"), 200);
-        assert_eq!(from("https://evil.example"), 403);
-        assert_eq!(from("null"), 403);
-        assert_eq!(from(""), 403);
     }
 }

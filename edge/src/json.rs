@@ -14,7 +14,7 @@ mod object;
 mod pointer;
 mod values;
 
-pub use body::{JsonBody, read_body};
+pub use body::JsonBody;
 pub use document::{document, elements};
 pub use kind::Kind;
 pub use members::Members;

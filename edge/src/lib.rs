@@ -7,6 +7,7 @@
 //! and no parser panics, whatever bytes come.
 
 pub mod auth;
+pub mod budget;
 pub mod drain;
 pub mod fallback;
 pub mod idempotency;
@@ -17,11 +18,12 @@ pub mod preconditions;
 pub mod principal;
 pub mod problem;
 pub mod query;
+pub mod rate;
 pub mod respond;
 pub mod token;
 
 mod header;
-mod hint;
+pub mod hint;
 #[cfg(test)]
 mod testing;
 

@@ -1,5 +1,6 @@
 //! What ties a request to others: correlation, causation and trace.
 
+mod ids;
 mod traceparent;
 
 use axum::extract::FromRequestParts;
@@ -7,18 +8,20 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use uuid::Uuid;
 
+pub use ids::RequestIds;
 pub use traceparent::Traceparent;
 
 use crate::{Problem, header};
 
 static CORRELATION_ID: HeaderName = HeaderName::from_static("correlation-id");
+static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 static CAUSATION_ID: HeaderName = HeaderName::from_static("causation-id");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Goes into the metadata of every event that the request causes. Ids are `[A-Za-z0-9._-]{1,128}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestMetadata {
-    /// The header's, else the trace id, else a new UUIDv7: there always is one.
+    /// The header's, else the trace id, else the request's own id, else a new UUIDv7: there always is one.
     pub correlation_id: String,
     pub causation_id: Option<String>,
     pub traceparent: Option<Traceparent>,
@@ -32,7 +35,7 @@ impl RequestMetadata {
         let correlation_id = match (id(headers, &CORRELATION_ID, "Correlation-Id")?, &traceparent) {
             (Some(id), _) => id,
             (None, Some(trace)) => trace.trace_id().to_owned(),
-            (None, None) => Uuid::now_v7().to_string(),
+            (None, None) => own_id(headers),
         };
         Ok(Self { correlation_id, causation_id: id(headers, &CAUSATION_ID, "Causation-Id")?, traceparent })
     }
@@ -40,12 +43,25 @@ impl RequestMetadata {
 
 fn id(headers: &HeaderMap, key: &HeaderName, name: &'static str) -> Result<Option<String>, Problem> {
     let Some(text) = header::single(headers, key, name)? else { return Ok(None) };
-    let taken = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if text.is_empty() || text.len() > 128 || !text.bytes().all(taken) {
+    if !taken(text.as_bytes()) {
         let form = "must be 1 to 128 of the characters A-Z, a-z, 0-9, '.', '_' and '-'";
         return Err(Problem::malformed_header(name, form));
     }
     Ok(Some(text.to_owned()))
+}
+
+/// Whether an id is of the form.
+fn taken(id: &[u8]) -> bool {
+    let taken = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    (1..=128).contains(&id.len()) && id.iter().all(taken)
+}
+
+/// What [`RequestIds::settle`] put into the headers.
+fn own_id(headers: &HeaderMap) -> String {
+    match headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()) {
+        Some(id) if taken(id.as_bytes()) => id.to_owned(),
+        _ => Uuid::now_v7().to_string(),
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for RequestMetadata {

@@ -13,6 +13,8 @@ pub use scope::{Scope, Scopes};
 pub use subject::Subject;
 pub use tenant::Tenant;
 
+use http::{HeaderValue, header::WWW_AUTHENTICATE};
+
 use crate::{Problem, problem::code};
 
 /// Why a text is not a tenant or a subject; the message completes a sentence about it ("must be …").
@@ -42,12 +44,16 @@ impl Principal {
     /// For what a handler decides late, such as rectifying a deactivated user.
     ///
     /// # Errors
-    /// 403 `forbidden`, naming the scope.
+    /// 403 `forbidden`, naming the scope as RFC 6750 3.1 has it.
     pub fn require(&self, scope: Scope) -> Result<(), Problem> {
         if self.scopes.contains(scope) {
             Ok(())
         } else {
-            Err(Problem::new(code::FORBIDDEN, format!("the scope {scope} is needed")))
+            let challenge =
+                format!(r#"Bearer realm="rollcall", error="insufficient_scope", scope="{scope}""#);
+            let challenge = HeaderValue::try_from(challenge).expect("scopes are visible ASCII");
+            Err(Problem::new(code::FORBIDDEN, format!("the scope {scope} is needed"))
+                .with_header(WWW_AUTHENTICATE, challenge))
         }
     }
 }

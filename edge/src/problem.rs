@@ -12,7 +12,7 @@ use std::error::Error;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -36,6 +36,8 @@ pub struct Problem {
     pub retry_after_s: Option<u32>,
     /// The methods of a 405, where the router does not add them itself.
     pub allow: Option<&'static str>,
+    /// What else the answer's head says; boxed, because few problems have any.
+    headers: Option<Box<HeaderMap>>,
 }
 
 /// One thing that is wrong with a request: a body's member by JSON pointer (RFC 6901), a query parameter or a header
@@ -72,6 +74,7 @@ impl Problem {
             errors: Vec::new(),
             retry_after_s: None,
             allow: None,
+            headers: None,
         }
     }
 
@@ -96,6 +99,13 @@ impl Problem {
     #[must_use]
     pub fn with_allow(mut self, allow: &'static str) -> Self {
         self.allow = Some(allow);
+        self
+    }
+
+    /// Adds a header, or takes the place of one of that name.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.get_or_insert_default().insert(name, value);
         self
     }
 
@@ -163,7 +173,10 @@ impl IntoResponse for Problem {
         }
         // RFC 9110 15.5.2: a 401 must name a scheme.
         if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="rollcall""#));
+        }
+        if let Some(more) = self.headers {
+            headers.extend(*more);
         }
         response
     }
@@ -211,7 +224,12 @@ mod tests {
     #[test]
     fn a_401_names_a_scheme_and_a_405_its_methods() {
         let response = Problem::new(code::UNAUTHORIZED, "no token").into_response();
-        assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer");
+        assert_eq!(response.headers()[WWW_AUTHENTICATE], r#"Bearer realm="rollcall""#);
+        let challenge = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
+        let refused = Problem::new(code::UNAUTHORIZED, "expired").with_header(WWW_AUTHENTICATE, challenge);
+        let challenges =
+            refused.into_response().headers().get_all(WWW_AUTHENTICATE).iter().cloned().collect::<Vec<_>>();
+        assert_eq!(challenges, [r#"Bearer error="invalid_token""#]);
         let response = Problem::new(code::METHOD_NOT_ALLOWED, "no").with_allow("GET, HEAD").into_response();
         assert_eq!(response.headers()[ALLOW], "GET, HEAD");
     }

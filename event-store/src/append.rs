@@ -7,6 +7,7 @@
 //! statement whose answer was lost is asked about and sent again under the same event ids, never decided anew.
 
 mod batch;
+mod outcome;
 mod statement;
 mod writer;
 
@@ -156,11 +157,20 @@ impl Handle {
         let partition = append.stream.partition(self.partitions);
         let (reply, answer) = oneshot::channel();
         let queue = &self.queues[usize::from(partition) % self.queues.len()];
-        queue.try_send(Pending { append, partition, reply }).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => Error::Stopping,
+        queue.try_send(Pending { append, partition, reply }).map_err(|refused| {
+            let error = match refused {
+                mpsc::error::TrySendError::Full(_) => Error::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => Error::Stopping,
+            };
+            outcome::count(&error);
+            error
         })?;
         answer.await.unwrap_or(Err(Error::Unknown))
+    }
+
+    /// Appends that may wait for a writer.
+    pub fn capacity(&self) -> usize {
+        self.queues.iter().map(mpsc::Sender::max_capacity).sum()
     }
 
     /// Appends that wait for a writer.
@@ -186,6 +196,7 @@ pub(crate) fn start(
     failed: &CancellationToken,
     shutdown: &CancellationToken,
 ) -> Handle {
+    outcome::register();
     let writers = options.writers.clamp(1, partitions);
     let queues = (0..writers).map(|_| {
         let (queue, pending) = mpsc::channel(options.queue_appends_max);

@@ -1,7 +1,10 @@
 //! Reads of concurrent requests gathered into one statement: while a statement runs, requests queue; the next statement
 //! takes all of them. No artificial delay: a request that comes alone is read alone, at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -89,7 +92,7 @@ impl<F: Fetch> Handle<F> {
 pub fn start<F: Fetch>(
     fetch: F,
     service: &PgConnectOptions,
-    name: &str,
+    name: &'static str,
     connections: usize,
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
@@ -97,7 +100,13 @@ pub fn start<F: Fetch>(
     let (queue, requests) = mpsc::channel(QUEUE_MAX);
     let requests = Arc::new(Mutex::new(requests));
     for _ in 0..connections.max(1) {
-        let worker = Worker { fetch: fetch.clone(), options: keyed_session(service, name), connection: None };
+        let worker = Worker {
+            fetch: fetch.clone(),
+            options: keyed_session(service, name),
+            connection: None,
+            batch_keys: metrics::histogram!("rollcall_gather_batch_keys", "reader" => name),
+            batch_seconds: metrics::histogram!("rollcall_gather_batch_seconds", "reader" => name),
+        };
         tasks.spawn(worker.run(Arc::clone(&requests), shutdown.clone()));
     }
     Handle { queue }
@@ -107,6 +116,8 @@ struct Worker<F: Fetch> {
     fetch: F,
     options: PgConnectOptions,
     connection: Option<PgConnection>,
+    batch_keys: metrics::Histogram,
+    batch_seconds: metrics::Histogram,
 }
 
 impl<F: Fetch> Worker<F> {
@@ -126,7 +137,11 @@ impl<F: Fetch> Worker<F> {
             if keys.is_empty() {
                 continue;
             }
-            match self.read(&keys).await {
+            let begun = Instant::now();
+            let read = self.read(&keys).await;
+            self.batch_keys.record(keys.len() as f64);
+            self.batch_seconds.record(begun.elapsed().as_secs_f64());
+            match read {
                 Ok(values) => {
                     debug_assert_eq!(values.len(), replies.len());
                     for (reply, value) in replies.into_iter().zip(values) {

@@ -23,6 +23,9 @@ use crate::{Recorded, StreamId};
 pub const CACHE_TTL: Duration = Duration::from_secs(60);
 const CACHE_KEYS_MAX: u64 = 200_000;
 
+const HITS: &str = "rollcall_key_cache_hits_total";
+const MISSES: &str = "rollcall_key_cache_misses_total";
+
 /// Bytes of a digest: HMAC-SHA-256 cut to its first 128 bits (RFC 2104, section 5), half the index for no
 /// collision in reach.
 pub const DIGEST_BYTES: usize = 16;
@@ -102,6 +105,9 @@ impl Keys {
     ) -> Self {
         let cache = moka::sync::Cache::builder().max_capacity(CACHE_KEYS_MAX).time_to_live(CACHE_TTL).build();
         let digest_root = hmac::Key::new(hmac::HMAC_SHA256, digest_root);
+        for name in [HITS, MISSES] {
+            metrics::counter!(name).increment(0);
+        }
         Self(Arc::new(Inner { master, master_generation, digest_root, digest_generation, cache }))
     }
 
@@ -140,6 +146,12 @@ impl Keys {
         Ok(key)
     }
 
+    /// Data keys in the cache, once those are gone that have lived their time.
+    pub(crate) fn cached(&self) -> u64 {
+        self.0.cache.run_pending_tasks();
+        self.0.cache.entry_count()
+    }
+
     /// The keys of many subjects: from the cache, the rest in one statement.
     ///
     /// # Errors
@@ -162,11 +174,13 @@ impl Keys {
                 None => unknown.push(subject),
             }
         }
+        metrics::counter!(HITS).increment(keys.len() as u64);
+        unknown.sort_unstable();
+        unknown.dedup();
+        metrics::counter!(MISSES).increment(unknown.len() as u64);
         if unknown.is_empty() {
             return Ok(keys);
         }
-        unknown.sort_unstable();
-        unknown.dedup();
         let rows = sqlx::query(
             "SELECT q.ordinal, k.wrapped, t.erased_at IS NOT NULL AS erased
              FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY

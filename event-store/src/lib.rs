@@ -13,10 +13,12 @@ pub mod gather;
 pub mod keys;
 pub mod load;
 mod log;
+mod measure;
 pub mod migrate;
 mod stream;
 pub mod streams;
 pub mod tail;
+pub mod trace;
 mod turns;
 
 pub use connection::{Borrowed, bounded, keyed_session, session, spawn_vital};

@@ -24,11 +24,18 @@ pub struct Options {
     pub load_connections: usize,
     /// Connections of each of the two pools: what the service itself asks, and listings.
     pub pool_connections_max: u32,
+    /// Whether this process clears idempotency records away once their time is over: one that takes commands does.
+    pub expires_records: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { append: append::Options::default(), load_connections: 2, pool_connections_max: 8 }
+        Self {
+            append: append::Options::default(),
+            load_connections: 2,
+            pool_connections_max: 8,
+            expires_records: true,
+        }
     }
 }
 
@@ -61,8 +68,8 @@ struct Inner {
 }
 
 impl Log {
-    /// Opens the log: starts its writers, its loaders, the poll of its heads and the clean-up of old idempotency
-    /// records. They end with [`close`](Self::close).
+    /// Opens the log: starts its writers and loaders, which connect when the first command comes, the poll of its heads and
+    /// the clean-up of old idempotency records. They end with [`close`](Self::close).
     ///
     /// # Errors
     /// Where the database cannot be reached as the service's role, or holds another log than was migrated.
@@ -87,7 +94,9 @@ impl Log {
         let recent = Arc::new(Recent::new(provisioned.partitions));
         tail::refresh(&pool, &heads).await?;
         spawn_vital(&tasks, &failed, "poll", tail::poll(pool.clone(), heads.clone(), shutdown.clone()));
-        tasks.spawn(commands::expire(pool.clone(), shutdown.clone()));
+        if options.expires_records {
+            tasks.spawn(commands::expire(pool.clone(), shutdown.clone()));
+        }
         let stored = append::Stored {
             keys: provisioned.keys.clone(),
             heads: heads.clone(),
@@ -206,6 +215,11 @@ impl Log {
             }
             _ => Ok(events),
         }
+    }
+
+    /// A span's events, where all of them were appended by this process a moment ago.
+    pub(crate) fn recent(&self, span: &Span) -> Option<Vec<Arc<Recorded>>> {
+        self.0.recent.get(span)
     }
 
     /// Connections for what the service itself asks: heads, records, whether the database is there.

@@ -1,5 +1,10 @@
-//! Makes and checks the log's tables, the service's role and the vault. Runs with the owner's rights, once at a start;
-//! safe to run twice and at once.
+//! Makes and checks the log's tables, the service's role and the vault.
+//!
+//! [`migrate`] runs with the owner's rights and may run twice and at once; [`attach`](attach()) needs no more than the
+//! service's own and changes nothing.
+
+mod attach;
+mod inspect;
 
 use std::str::FromStr;
 
@@ -15,28 +20,38 @@ use crate::{
     keys::{Keys, MasterKey},
 };
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+pub use attach::{attach, session_for};
+pub use inspect::{Server, inspect};
+
+/// Migrations that a newer binary made are passed over; `meta.requires` says whether this one can live with them.
+static MIGRATIONS: Migrator = Migrator { ignore_missing: true, ..sqlx::migrate!("../migrations") };
 
 /// Advisory lock that makes concurrent starts take turns; "rollcall" in ASCII.
 const TURN: i64 = 0x726f_6c6c_6361_6c6c;
 
 const HASH: &str = "sha256";
+/// What the service role's name begins with.
+const SERVICE_ROLE: &str = "rollcall_service";
 const GENERATION: i32 = 1;
 const DIGEST_ROOT_BYTES: usize = 32;
 
-/// What the first migration fixes for the life of a log.
-#[derive(Clone, Copy, Debug)]
+/// What a migration is told. The number of partitions is fixed by the first one for the life of the log.
+#[derive(Clone, Debug)]
 pub struct Options {
     pub partitions: Partition,
+    /// The role that services are to connect as, if it is not to be named after the log: `rollcall_service…`. This one
+    /// may change with any migration.
+    pub service_role: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { partitions: 16 }
+        Self { partitions: 16, service_role: None }
     }
 }
 
 /// What a service needs to work on a migrated log.
+#[derive(Clone)]
 pub struct Provisioned {
     pub log_id: Uuid,
     pub partitions: Partition,
@@ -66,10 +81,21 @@ pub enum Error {
     #[error("the database is PostgreSQL {found}; Rollcall needs 15 or newer")]
     TooOld { found: String },
     #[error(
-        "the database's schema is newer than this binary (it has migration {0}, which this binary does not know): \
-         start a newer rollcall"
+        "the database's schema is newer than this binary can work with (migration {0} must be known to it): start a \
+         newer rollcall"
     )]
     SchemaNewer(i64),
+    #[error("the database is not prepared for this version of rollcall: run \"rollcall migrate\" first")]
+    NotMigrated,
+    #[error(
+        "{0:?} cannot be the service's role: its name must be {SERVICE_ROLE} and at most 40 more of a-z, 0-9 and _"
+    )]
+    ServiceRole(String),
+    #[error(
+        "{user} may not read what a service must know: connect as the owner, or as the service's role, which \
+         \"rollcall migrate\" names"
+    )]
+    MayNotRead { user: String },
     #[error("the database's tables could not be migrated")]
     Migrate(#[source] MigrateError),
     #[error("the log was made with hash {found}; this binary knows {HASH}")]
@@ -104,6 +130,9 @@ pub async fn migrate(
     options: Options,
     source: &dyn MasterKeySource,
 ) -> Result<Provisioned, Error> {
+    if let Some(role) = options.service_role.as_deref().filter(|role| !is_service_role(role)) {
+        return Err(Error::ServiceRole(role.to_owned()));
+    }
     let owner = parse_url(owner)?.application_name("rollcall-migrate").disable_statement_logging();
     let mut connection = connect(&owner).await?;
     check_server(&mut connection).await?;
@@ -112,15 +141,13 @@ pub async fn migrate(
     connection
         .execute("SET client_min_messages = warning; CREATE SCHEMA IF NOT EXISTS log; SET search_path = log")
         .await?;
-    MIGRATIONS.run(&mut connection).await.map_err(|error| match error {
-        MigrateError::VersionMissing(version) => Error::SchemaNewer(version),
-        other => Error::Migrate(other),
-    })?;
+    MIGRATIONS.run(&mut connection).await.map_err(Error::Migrate)?;
     connection.execute("RESET search_path").await?;
 
-    let (log_id, partitions) = settle_meta(&mut connection, options).await?;
+    let Meta { log_id, partitions, service_role } = settle_meta(&mut connection, &options).await?;
     let master = settle_master_key(&mut connection, source).await?;
-    let service = settle_role(&mut connection, &owner, log_id, &master).await?;
+    settle_role(&mut connection, &service_role, &master).await?;
+    let service = service_session(&owner, &service_role, &master);
     let keys = settle_digest_root(&mut connection, master, log_id).await?;
     sqlx::query("SELECT pg_advisory_unlock($1)").bind(TURN).execute(&mut connection).await?;
     connection.close().await?;
@@ -161,40 +188,65 @@ async fn check_server(connection: &mut PgConnection) -> Result<(), Error> {
     Ok(())
 }
 
-async fn settle_meta(connection: &mut PgConnection, options: Options) -> Result<(Uuid, Partition), Error> {
+async fn settle_meta(connection: &mut PgConnection, options: &Options) -> Result<Meta, Error> {
+    let log_id = Uuid::now_v7();
     sqlx::query(
         "WITH made AS (
-             INSERT INTO log.meta (log_id, partitions, hash) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+             INSERT INTO log.meta (log_id, partitions, hash, service_role) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
              RETURNING partitions)
          INSERT INTO log.partitions (partition, position, recorded_at)
          SELECT p, 0, '-infinity' FROM made, generate_series(0, made.partitions - 1) AS p",
     )
-    .bind(Uuid::now_v7())
+    .bind(log_id)
     .bind(i32::from(options.partitions))
     .bind(HASH)
+    .bind(named_after(log_id))
     .execute(&mut *connection)
     .await?;
-    let row = sqlx::query("SELECT log_id, partitions, hash FROM log.meta").fetch_one(connection).await?;
-    let hash: String = row.try_get(2)?;
+    if let Some(role) = &options.service_role {
+        sqlx::query("UPDATE log.meta SET service_role = $1 WHERE service_role <> $1")
+            .bind(role)
+            .execute(&mut *connection)
+            .await?;
+    }
+    read_meta(connection).await
+}
+
+/// What is fixed about a log.
+struct Meta {
+    log_id: Uuid,
+    partitions: Partition,
+    service_role: String,
+}
+
+async fn read_meta(connection: &mut PgConnection) -> Result<Meta, Error> {
+    let row = sqlx::query("SELECT log_id, partitions, hash, requires, service_role FROM log.meta")
+        .fetch_one(connection)
+        .await?;
+    let (hash, requires): (String, i64) = (row.try_get(2)?, row.try_get(3)?);
+    if requires > newest_migration() {
+        return Err(Error::SchemaNewer(requires));
+    }
     if hash != HASH {
         return Err(Error::Hash { found: hash });
     }
     let partitions = Partition::try_from(row.try_get::<i32, _>(1)?).expect("the table checks the number");
-    Ok((row.try_get(0)?, partitions))
+    Ok(Meta { log_id: row.try_get(0)?, partitions, service_role: row.try_get(4)? })
+}
+
+/// The newest migration that this binary knows.
+fn newest_migration() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
 }
 
 async fn settle_master_key(
     connection: &mut PgConnection,
     source: &dyn MasterKeySource,
 ) -> Result<MasterKey, Error> {
-    let proof: Option<Vec<u8>> =
-        sqlx::query_scalar("SELECT proof FROM vault.master_keys ORDER BY generation DESC LIMIT 1")
-            .fetch_optional(&mut *connection)
-            .await?;
+    let proof = read_proof(connection).await?;
     let existing = source.existing().map_err(Error::MasterKeySource)?;
     match (proof, existing) {
-        (Some(proof), Some(master)) if proof == master.prove(b"proof") => Ok(master),
-        (Some(_), Some(_)) => Err(Error::WrongMasterKey { place: source.place() }),
+        (Some(proof), Some(master)) => check_master_key(&proof, master, source),
         (Some(_), None) => Err(Error::NoMasterKey { place: source.place() }),
         (None, existing) => {
             // The file first: a row without its file would lock everybody out.
@@ -212,12 +264,30 @@ async fn settle_master_key(
     }
 }
 
+async fn read_proof(connection: &mut PgConnection) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    sqlx::query_scalar("SELECT proof FROM vault.master_keys ORDER BY generation DESC LIMIT 1")
+        .fetch_optional(connection)
+        .await
+}
+
+fn check_master_key(
+    proof: &[u8],
+    master: MasterKey,
+    source: &dyn MasterKeySource,
+) -> Result<MasterKey, Error> {
+    if proof == master.prove(b"proof") {
+        Ok(master)
+    } else {
+        Err(Error::WrongMasterKey { place: source.place() })
+    }
+}
+
 async fn settle_digest_root(
     connection: &mut PgConnection,
     master: MasterKey,
     log_id: Uuid,
 ) -> Result<Keys, Error> {
-    let context = [b"digest root ".as_slice(), log_id.as_bytes()].concat();
+    let context = digest_context(log_id);
     let mut root = [0; DIGEST_ROOT_BYTES];
     rand::Rng::fill_bytes(&mut rand::rng(), &mut root);
     sqlx::query(
@@ -228,40 +298,63 @@ async fn settle_digest_root(
     .bind(master.wrap(&context, &root))
     .execute(&mut *connection)
     .await?;
+    read_keys(connection, master, log_id).await
+}
+
+fn digest_context(log_id: Uuid) -> Vec<u8> {
+    [b"digest root ".as_slice(), log_id.as_bytes()].concat()
+}
+
+async fn read_keys(connection: &mut PgConnection, master: MasterKey, log_id: Uuid) -> Result<Keys, Error> {
     let wrapped: Vec<u8> = sqlx::query_scalar("SELECT wrapped FROM vault.digest_keys WHERE generation = $1")
         .bind(GENERATION)
         .fetch_one(connection)
         .await?;
-    let root = master.unwrap(&context, &wrapped).expect("the master key was proved right a moment ago");
+    let root = master
+        .unwrap(&digest_context(log_id), &wrapped)
+        .expect("the master key was proved right a moment ago");
     Ok(Keys::new(master, GENERATION, &root, GENERATION))
 }
 
-/// The role that every service connects as: named after the log, because roles are shared by a cluster's databases.
-async fn settle_role(
-    connection: &mut PgConnection,
-    owner: &PgConnectOptions,
-    log_id: Uuid,
-    master: &MasterKey,
-) -> Result<PgConnectOptions, Error> {
+/// The service's role unless somebody names another: roles are shared by a cluster's databases.
+fn named_after(log_id: Uuid) -> String {
     let id = log_id.simple().to_string();
-    let role = format!("rollcall_service_{}", &id[id.len() - 12..]);
-    let password = hex::encode(master.prove(&[b"service role ".as_slice(), log_id.as_bytes()].concat()));
+    format!("{SERVICE_ROLE}_{}", &id[id.len() - 12..])
+}
+
+fn is_service_role(role: &str) -> bool {
+    role.strip_prefix(SERVICE_ROLE).is_some_and(|rest| {
+        rest.len() <= 40 && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    })
+}
+
+/// A session of the service's role, whose password follows from the master key and its name: a service can be given a
+/// URL without any.
+fn service_session(database: &PgConnectOptions, role: &str, master: &MasterKey) -> PgConnectOptions {
+    database.clone().username(role).password(&service_password(role, master))
+}
+
+fn service_password(role: &str, master: &MasterKey) -> String {
+    hex::encode(master.prove(format!("service role {role}").as_bytes()))
+}
+
+async fn settle_role(connection: &mut PgConnection, role: &str, master: &MasterKey) -> Result<(), Error> {
     // Identifiers and passwords cannot be bound; both are made of [a-z0-9_] alone.
+    let password = service_password(role, master);
     let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)")
-        .bind(&role)
+        .bind(role)
         .fetch_one(&mut *connection)
         .await?;
     let verb = if exists { "ALTER" } else { "CREATE" };
     connection
         .execute(format!("{verb} ROLE {role} LOGIN NOINHERIT PASSWORD '{password}'").as_str())
         .await
-        .map_err(|source| Error::MayNotCreateRole { role: role.clone(), source })?;
+        .map_err(|source| Error::MayNotCreateRole { role: role.to_owned(), source })?;
     connection
         .execute(
             format!(
                 "GRANT USAGE ON SCHEMA log, vault TO {role};
-                 GRANT SELECT ON ALL TABLES IN SCHEMA log TO {role};
-                 GRANT SELECT ON vault.data_keys, vault.tombstones TO {role};
+                 GRANT SELECT ON ALL TABLES IN SCHEMA log, vault TO {role};
                  GRANT INSERT ON log.events, log.claims, log.commands, vault.data_keys TO {role};
                  GRANT UPDATE ON log.partitions TO {role};
                  GRANT DELETE ON log.claims, log.commands TO {role};"
@@ -269,5 +362,5 @@ async fn settle_role(
             .as_str(),
         )
         .await?;
-    Ok(owner.clone().username(&role).password(&password))
+    Ok(())
 }

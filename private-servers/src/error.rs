@@ -29,6 +29,8 @@ pub enum Error {
          add one, or run as another user"
     )]
     NoAccount,
+    #[error("{0}")]
+    NatsMissing(String),
     #[error(
         "PostgreSQL server binaries, version {oldest} or newer, not found (looked in {looked_in}); \
          install them with \"apt-get install postgresql\", or set DATABASE_URL"

@@ -25,6 +25,25 @@ mod spawner;
 #[cfg(test)]
 mod tests;
 
+/// What the private servers would be run from, `[PostgreSQL, nats-server]`; starts nothing.
+pub async fn find_binaries() -> [Result<String, Error>; 2] {
+    let account = match account::Account::choose(&[]) {
+        Ok(account) => account,
+        Err(error) => return [Err(error), Err(Error::NoAccount)],
+    };
+    let found = {
+        let account = account.clone();
+        tokio::task::spawn_blocking(move || postgres::binaries::find(&account)).await.unwrap_or_default()
+    };
+    let postgres = postgres::binaries::choose(found, None, std::path::Path::new(""))
+        .map(|binaries| format!("PostgreSQL {} in {}", binaries.major, binaries.directory.display()));
+    let nats = nats::binary::find(&account)
+        .await
+        .map(|path| path.display().to_string())
+        .map_err(|absence| Error::NatsMissing(absence.to_string()));
+    [postgres, nats]
+}
+
 pub use data_dir::DataDir;
 pub use error::Error;
 pub use nats::Nats;

@@ -3,7 +3,7 @@
 //!
 //! Shape: find the binary -> write its configuration -> launch on a free port -> ready -> supervise.
 
-mod binary;
+pub(super) mod binary;
 mod configuration;
 
 use std::{

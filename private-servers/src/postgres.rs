@@ -2,7 +2,7 @@
 //!
 //! Shape: choose binaries -> make a cluster (once) -> launch on a free port -> ready -> the database exists -> supervise.
 
-mod binaries;
+pub(super) mod binaries;
 mod cluster;
 mod configuration;
 

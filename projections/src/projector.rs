@@ -8,9 +8,11 @@
 //! If the process dies before the commit, nothing has happened; after it, everything has, on disk: what a token has shown
 //! once it shows after a crash of the server as well.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use rollcall_event_store::{Log, Partition, Position, bounded, keyed_session, keys, tail, tail::Span};
+use rollcall_event_store::{
+    Log, Partition, Position, bounded, keyed_session, keys, tail, tail::Span, trace::Work,
+};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -94,6 +96,12 @@ impl<P: Projection> Projector<P> {
     pub fn new(projection: P, log: Log, service: &PgConnectOptions) -> Self {
         let options = keyed_session(service, P::SCHEMA.name);
         let partitions = log.partitions();
+        let label = P::SCHEMA.name;
+        // Known before they first happen, so that a rate has somewhere to rise from.
+        for name in ["rollcall_projection_events_total", "rollcall_projection_failures_total"] {
+            metrics::counter!(name, "projection" => label).increment(0);
+        }
+        metrics::gauge!("rollcall_projection_partitions_stopped", "projection" => label).set(0.0);
         Self {
             projection,
             log,
@@ -192,6 +200,13 @@ impl<P: Projection> Projector<P> {
         );
         metrics::counter!("rollcall_projection_stops_total", "projection" => P::SCHEMA.name).increment(1);
         self.stopped[usize::from(partition)] = Some(Instant::now() + RETRY_PAUSE_MAX);
+        self.tell_stopped();
+    }
+
+    fn tell_stopped(&self) {
+        let stopped = self.stopped.iter().flatten().count();
+        metrics::gauge!("rollcall_projection_partitions_stopped", "projection" => P::SCHEMA.name)
+            .set(stopped as f64);
     }
 
     /// What is new, within the bound of a batch.
@@ -211,6 +226,8 @@ impl<P: Projection> Projector<P> {
     }
 
     async fn batch(&mut self, connection: &mut PgConnection, spans: &[Span]) -> Result<(), Error> {
+        let begun = Instant::now();
+        let work = Work::begin(|| format!("projections.{}.apply", P::SCHEMA.name).into());
         let mut transaction = connection.begin().await?;
         let ours = checkpoint::advance(&mut transaction, P::SCHEMA.name, P::SCHEMA.version, spans).await?;
         if !ours {
@@ -225,6 +242,17 @@ impl<P: Projection> Projector<P> {
         let events: u64 = spans.iter().map(Span::events).sum();
         metrics::counter!("rollcall_projection_events_total", "projection" => P::SCHEMA.name)
             .increment(events);
+        metrics::histogram!("rollcall_projection_batch_seconds", "projection" => P::SCHEMA.name)
+            .record(begun.elapsed().as_secs_f64());
+        metrics::histogram!("rollcall_projection_batch_events", "projection" => P::SCHEMA.name)
+            .record(events as f64);
+        if let Some(work) = work {
+            let ended = SystemTime::now();
+            // The events are applied: a trace that cannot be told is no reason to fail. A broken connection shows in the
+            // next batch.
+            let traced = self.log.traced(connection, spans).await.unwrap_or_default();
+            work.end_events(ended, &traced);
+        }
         Ok(())
     }
 
@@ -233,6 +261,13 @@ impl<P: Projection> Projector<P> {
         if positions.len() != usize::from(self.log.partitions()) {
             return Err(Error::Database(sqlx::Error::RowNotFound));
         }
+        // Another process may have come past an event at which this one stopped.
+        for (partition, (&position, &applied)) in positions.iter().zip(&self.applied).enumerate() {
+            if position > applied {
+                self.stopped[partition] = None;
+            }
+        }
+        self.tell_stopped();
         self.applied.clone_from(&positions);
         for (partition, position) in (0..).zip(positions) {
             self.progress.advance(partition, position);
@@ -242,6 +277,9 @@ impl<P: Projection> Projector<P> {
 
     fn note(&mut self, partition: Partition, position: Position) {
         self.applied[usize::from(partition)] = position;
+        if self.stopped[usize::from(partition)].take().is_some() {
+            self.tell_stopped();
+        }
         self.progress.advance(partition, position);
     }
 }

@@ -10,10 +10,14 @@
 mod message;
 mod stream;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::jetstream;
-use rollcall_event_store::{Log, Position, bounded, keyed_session, tail, tail::Span};
+use rollcall_event_store::{
+    Log, Position, bounded, keyed_session, tail,
+    tail::Span,
+    trace::{SPANS_MAX, Traced, Work},
+};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -85,6 +89,11 @@ impl Publisher {
     pub fn new(log: Log, service: &PgConnectOptions, client: async_nats::Client, settings: Settings) -> Self {
         let options = keyed_session(service, NAME).options([("synchronous_commit", "off")]);
         let progress = Progress::new(log.partitions());
+        // Known before they first happen, so that a rate has somewhere to rise from.
+        for name in ["rollcall_published_events_total", "rollcall_publisher_failures_total"] {
+            metrics::counter!(name).increment(0);
+        }
+        metrics::gauge!("rollcall_publisher_publishing").set(0.0);
         Self { log, options, client, settings, progress, status: watch::Sender::new(Status::Starting) }
     }
 
@@ -111,6 +120,7 @@ impl Publisher {
                 tracing::warn!(error = %text, "publishing failed; trying again, nothing is lost");
             }
             metrics::counter!("rollcall_publisher_failures_total").increment(1);
+            metrics::gauge!("rollcall_publisher_publishing").set(0.0);
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(RETRY_PAUSE) => {}
@@ -132,6 +142,7 @@ impl Publisher {
             .map(|(published, stream_sequence)| Checkpoint { published, stream_sequence })?;
         bounded(self.store_checkpoint(&mut connection, &stored, &at)).await?;
         self.status.send_replace(Status::Publishing);
+        metrics::gauge!("rollcall_publisher_publishing").set(1.0);
         loop {
             news.borrow_and_update();
             let spans = self.spans(&at);
@@ -187,6 +198,8 @@ impl Publisher {
         spans: &[Span],
         last: u64,
     ) -> Result<u64, Error> {
+        let begun = Instant::now();
+        let work = Work::begin(|| "projections.publisher.publish".into());
         let events = bounded(self.log.read_spans(connection, spans)).await?;
         let source = format!("/rollcall/{}", self.log.log_id());
         let mut acks = Vec::with_capacity(spans.len());
@@ -210,6 +223,13 @@ impl Publisher {
             }
         }
         metrics::counter!("rollcall_published_events_total").increment(events.len() as u64);
+        metrics::histogram!("rollcall_publisher_batch_seconds").record(begun.elapsed().as_secs_f64());
+        if let Some(work) = work {
+            let ended = SystemTime::now();
+            let traced: Vec<Traced> =
+                events.iter().filter_map(|event| Traced::of(event)).take(SPANS_MAX).collect();
+            work.end_events(ended, &traced);
+        }
         Ok(sequence)
     }
 

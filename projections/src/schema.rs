@@ -1,6 +1,7 @@
 //! Makes the read models' tables. Each version of a read model owns a schema (`profiles_1`), so that a rebuild can fill
 //! a new one beside the old.
 
+use rollcall_event_store::{bounded, session};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 
 use crate::{audit, profiles, publisher};
@@ -87,6 +88,44 @@ pub async fn migrate(
     }
     transaction.commit().await?;
     connection.close().await
+}
+
+/// Whether the read models that this binary knows are there, for a process that only serves.
+///
+/// # Errors
+/// [`Missing::Tables`] where the owner's migration of this version has yet to run.
+pub async fn check(service: &PgConnectOptions, partitions: u16) -> Result<(), Missing> {
+    let kept = SCHEMAS.iter().map(|schema| (schema.name, schema.version));
+    let (names, versions): (Vec<&str>, Vec<i32>) =
+        kept.chain([(publisher::NAME, publisher::VERSION)]).unzip();
+    let mut connection = bounded(PgConnection::connect_with(&session(service, "rollcall-check"))).await?;
+    let made: bool = sqlx::query_scalar("SELECT to_regclass('projections.checkpoints') IS NOT NULL")
+        .fetch_one(&mut connection)
+        .await?;
+    if !made {
+        return Err(Missing::Tables);
+    }
+    let complete: Option<bool> = sqlx::query_scalar(
+        "SELECT bool_and((SELECT count(*) FROM projections.checkpoints c
+                          WHERE c.projection = w.name AND c.version = w.version) = $3)
+         FROM unnest($1::text[], $2::int4[]) AS w(name, version)",
+    )
+    .bind(names)
+    .bind(versions)
+    .bind(i64::from(partitions))
+    .fetch_one(&mut connection)
+    .await?;
+    connection.close().await?;
+    if complete == Some(true) { Ok(()) } else { Err(Missing::Tables) }
+}
+
+/// What [`check`] finds.
+#[derive(Debug, thiserror::Error)]
+pub enum Missing {
+    #[error("the read models' tables are not there: run \"rollcall migrate\" of this version first")]
+    Tables,
+    #[error("the read models could not be looked at")]
+    Database(#[from] sqlx::Error),
 }
 
 async fn grant(connection: &mut PgConnection, schema: &str, role: &str) -> Result<(), sqlx::Error> {

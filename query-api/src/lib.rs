@@ -12,6 +12,7 @@ mod schemas;
 use axum::extract::FromRef;
 use rollcall_edge::auth::Authenticator;
 use rollcall_projections::{Progress, audit, profiles};
+use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
@@ -34,6 +35,15 @@ impl FromRef<QueryApi> for Authenticator {
 
 /// The query routes with their descriptions.
 pub fn router(api: QueryApi) -> OpenApiRouter {
+    routes().with_state(api)
+}
+
+/// The description alone, for a process that serves other routes.
+pub fn description() -> OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<QueryApi> {
     OpenApiRouter::new()
         .routes(routes!(routes::users::list_users))
         .routes(routes!(routes::users::query_users))
@@ -44,5 +54,4 @@ pub fn router(api: QueryApi) -> OpenApiRouter {
         .routes(routes!(routes::audit::get_history))
         .routes(routes!(routes::audit::get_events))
         .routes(routes!(routes::audit::list_audit))
-        .with_state(api)
 }

@@ -1,25 +1,19 @@
 //! Whether the process lives, whether it can serve, and how it is in detail.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use rollcall_edge::auth::Authenticator;
 use rollcall_event_store::{Borrowed, Log};
-use rollcall_projections::{
-    Progress,
-    audit::Audit,
-    profiles::Profiles,
-    projector::Projector,
-    publisher::{Publisher, Status},
-};
-use serde_json::{Value, json};
+use rollcall_projections::{Progress, publisher::Status};
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use super::guard::Guard;
 
 /// How long PostgreSQL may take to answer before it counts as away.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -31,45 +25,29 @@ pub struct Health(Arc<Inner>);
 
 struct Inner {
     log: Log,
-    progress: [(&'static str, Progress); 3],
-    publisher: watch::Receiver<Status>,
-    stopping: AtomicBool,
+    /// Those that this process runs or follows.
+    readers: Vec<(&'static str, Progress)>,
+    publisher: Option<watch::Receiver<Status>>,
+    authenticator: Authenticator,
+    guard: Guard,
     started: Instant,
 }
 
 impl Health {
     pub fn new(
         log: Log,
-        profiles: &Projector<Profiles>,
-        audit: &Projector<Audit>,
-        publisher: &Publisher,
+        readers: Vec<(&'static str, Progress)>,
+        publisher: Option<watch::Receiver<Status>>,
+        authenticator: Authenticator,
+        guard: Guard,
     ) -> Self {
-        let progress = [
-            ("profiles", profiles.progress()),
-            ("audit", audit.progress()),
-            ("publisher", publisher.progress()),
-        ];
-        Self(Arc::new(Inner {
-            log,
-            progress,
-            publisher: publisher.status(),
-            stopping: AtomicBool::new(false),
-            started: Instant::now(),
-        }))
-    }
-
-    /// From now on the process is not ready.
-    pub fn stopping(&self) {
-        self.0.stopping.store(true, Ordering::Release);
+        Self(Arc::new(Inner { log, readers, publisher, authenticator, guard, started: Instant::now() }))
     }
 
     /// Keeps the gauges of the projections.
     pub async fn measure(self, shutdown: CancellationToken) {
         loop {
-            for (name, progress) in &self.0.progress {
-                metrics::gauge!("rollcall_projection_lag_events", "projection" => *name)
-                    .set(self.lag(progress) as f64);
-            }
+            super::metrics::measure(&self.0.log, &self.0.readers).await;
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(MEASURE_EVERY) => {}
@@ -99,8 +77,9 @@ impl Health {
         }
     }
 
-    fn nats(&self) -> Value {
-        match &*self.0.publisher.borrow() {
+    /// None where this process has nothing to do with NATS.
+    fn nats(&self) -> Option<Value> {
+        Some(match &*self.0.publisher.as_ref()?.borrow() {
             Status::Publishing => json!({"status": "up"}),
             Status::Starting => {
                 json!({"status": "down", "detail": "not reached yet; events will be published later"})
@@ -108,29 +87,41 @@ impl Health {
             Status::Failing(why) => {
                 json!({"status": "down", "detail": format!("{why}; events will be published later")})
             }
-        }
+        })
+    }
+
+    /// None where there are keys, or where none are needed.
+    fn keys(&self) -> Option<Value> {
+        let missing = !self.0.authenticator.keys_ready();
+        missing.then(|| json!({"status": "down", "detail": "the keys of an issuer could not be fetched yet"}))
     }
 
     /// Ready is who can take commands and answer queries; NATS may be away, because nothing waits for it.
     async fn checks(&self) -> (StatusCode, Value) {
-        let (postgres, nats) = (self.postgres().await, self.nats());
-        let stopping = self.0.stopping.load(Ordering::Acquire);
-        let (code, status) = match (stopping, postgres["status"] == "up", nats["status"] == "up") {
-            (true, ..) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-            (false, false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-            (false, true, false) => (StatusCode::OK, "degraded"),
-            (false, true, true) => (StatusCode::OK, "ready"),
+        let checks =
+            [("postgres", Some(self.postgres().await)), ("nats", self.nats()), ("keys", self.keys())];
+        let checks: Map<String, Value> =
+            checks.into_iter().filter_map(|(name, check)| Some((name.to_owned(), check?))).collect();
+        let is_down = |name| checks.get(name).is_some_and(|check| check["status"] == "down");
+        let (code, status) = if self.0.guard.stopping() {
+            (StatusCode::SERVICE_UNAVAILABLE, "stopping")
+        } else if is_down("postgres") || is_down("keys") {
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+        } else if is_down("nats") {
+            (StatusCode::OK, "degraded")
+        } else {
+            (StatusCode::OK, "ready")
         };
-        (code, json!({"status": status, "checks": {"postgres": postgres, "nats": nats}}))
+        (code, json!({"status": status, "checks": checks}))
     }
 
     async fn detailed(&self) -> (StatusCode, Value) {
         let (code, mut body) = self.checks().await;
         let heads = self.0.log.heads();
         let partitions = 0..self.0.log.partitions();
-        let projections: serde_json::Map<String, Value> = self
+        let projections: Map<String, Value> = self
             .0
-            .progress
+            .readers
             .iter()
             .map(|(name, progress)| {
                 let positions: Vec<u64> = partitions.clone().map(|p| progress.position(p)).collect();
@@ -145,6 +136,7 @@ impl Health {
             "heads": head_positions,
             "append_queue": self.0.log.appender().depth(),
         });
+        body["requests_at_work"] = self.0.guard.at_work().into();
         body["projections"] = projections.into();
         (code, body)
     }

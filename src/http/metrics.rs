@@ -1,32 +1,35 @@
-//! Prometheus metrics of the process.
+//! Prometheus metrics of the process. No label names a tenant, a user or a path: labels stay few, and name nobody.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+mod describe;
+
+use std::{cell::RefCell, collections::HashMap, time::Duration};
 
 use anyhow::Context;
-use axum::{
-    extract::{MatchedPath, Request},
-    middleware::Next,
-    response::Response,
-};
-use metrics::{Counter, Histogram};
+use http::StatusCode;
+use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use rollcall_edge::drain::drain_refused;
+use metrics_process::Collector;
+use rollcall_event_store::Log;
+use rollcall_projections::Progress;
 
-const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+const SECONDS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 const APPENDS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 128.0, 256.0, 384.0, 512.0];
+const KEYS: [f64; 6] = [1.0, 4.0, 16.0, 64.0, 128.0, 256.0];
+const EVENTS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 256.0, 1_000.0, 2_000.0, 4_000.0];
 
-/// Starts counting.
-pub fn install() -> anyhow::Result<PrometheusHandle> {
+/// Starts counting for a process of a role: `up`, `command-api`, ….
+pub fn install(role: &'static str) -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_appends".to_owned()), &APPENDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_keys".to_owned()), &KEYS)?
+        .set_buckets_for_metric(Matcher::Suffix("_events".to_owned()), &EVENTS)?
         .install_recorder()
         .context("metrics could not be started")?;
-    describe();
+    describe::all();
+    Collector::default().describe();
+    metrics::counter!("rollcall_trace_spans_lost_total").increment(0);
+    metrics::gauge!("rollcall_build_info", "version" => env!("CARGO_PKG_VERSION"), "role" => role).set(1.0);
     let upkeep = handle.clone();
     tokio::spawn(async move {
         loop {
@@ -37,47 +40,60 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     Ok(handle)
 }
 
-fn describe() {
-    use metrics::{describe_counter, describe_gauge, describe_histogram};
-    describe_counter!("rollcall_http_requests_total", "Requests by route, method and status");
-    describe_histogram!("rollcall_http_request_seconds", "Time from a request's head to its answer's");
-    describe_histogram!("rollcall_append_batch_appends", "Appends that one statement stored or judged");
-    describe_histogram!("rollcall_append_batch_seconds", "Time of one append statement");
-    describe_gauge!("rollcall_append_queue", "Appends that wait for a writer");
-    describe_counter!("rollcall_projection_events_total", "Events that a projection applied");
-    describe_counter!("rollcall_projection_failures_total", "Batches that failed and are tried again");
-    describe_counter!(
-        "rollcall_projection_stops_total",
-        "Partitions that stopped at an event: someone must look"
-    );
-    describe_gauge!("rollcall_projection_lag_events", "Events that a projection has yet to apply");
-    describe_counter!("rollcall_published_events_total", "Events that NATS acknowledged");
-    describe_counter!(
-        "rollcall_publisher_failures_total",
-        "Attempts to publish that failed and are repeated"
-    );
+/// Sets the gauges that are read from time to time: of the process, of the log's handle, and how far each reader of the
+/// log is behind. To be called every second; says so by `rollcall_postgres_up` where the database does not answer.
+pub async fn measure(log: &Log, readers: &[(&'static str, Progress)]) {
+    Collector::default().collect();
+    log.measure();
+    let heads = log.heads();
+    let positions: Vec<Vec<u64>> = readers
+        .iter()
+        .map(|(name, progress)| {
+            let positions: Vec<u64> = (0..log.partitions()).map(|of| progress.position(of)).collect();
+            let behind =
+                (0..).zip(&positions).map(|(of, &applied)| heads.position(of).saturating_sub(applied));
+            metrics::gauge!("rollcall_projection_lag_events", "projection" => *name)
+                .set(behind.sum::<u64>() as f64);
+            positions
+        })
+        .collect();
+    let seconds = log.lag_seconds(&positions).await;
+    metrics::gauge!("rollcall_postgres_up").set(if seconds.is_ok() { 1.0 } else { 0.0 });
+    for ((name, _), seconds) in readers.iter().zip(seconds.unwrap_or_default()) {
+        metrics::gauge!("rollcall_projection_lag_seconds", "projection" => *name).set(seconds);
+    }
 }
 
-/// Counts a request under its route, never under its path: paths hold ids, and are without number.
-pub async fn count_requests(request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let method = method_name(request.method());
-    let begun = Instant::now();
-    // One layer for both: each costs every request an allocation or two.
-    let response = drain_refused(request, next).await;
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let elapsed = begun.elapsed();
+/// Counts a request under its route, its method's name and its status.
+pub fn count(route: &str, method: &'static str, status: StatusCode, elapsed: Duration) {
     HANDLES.with_borrow_mut(|handles| {
-        let (requests, seconds) = handles.of(route, method, response.status().as_u16());
+        let (requests, seconds) = handles.of(route, method, status.as_u16());
         requests.increment(1);
         seconds.record(elapsed.as_secs_f64());
     });
-    response
+}
+
+/// A request that is being answered, until it is dropped.
+pub struct InFlight;
+
+impl InFlight {
+    pub fn enter() -> Self {
+        IN_FLIGHT.with(|gauge| gauge.increment(1.0));
+        Self
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        // A thread that ends has nobody left to tell.
+        let _ = IN_FLIGHT.try_with(|gauge| gauge.decrement(1.0));
+    }
 }
 
 thread_local! {
     /// Looking a metric up by its labels costs more than counting, so each thread remembers what it found.
     static HANDLES: RefCell<Handles> = RefCell::default();
+    static IN_FLIGHT: Gauge = metrics::gauge!("rollcall_http_requests_in_flight");
 }
 
 /// Metrics by route, method and status. Routes, known methods and statuses are few.
@@ -104,7 +120,7 @@ impl Handles {
 }
 
 /// Clients may invent methods; labels may not.
-fn method_name(method: &http::Method) -> &'static str {
+pub fn method_name(method: &http::Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",

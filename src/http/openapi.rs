@@ -4,7 +4,7 @@ mod operations;
 
 use rollcall_edge::openapi::complete;
 use utoipa::openapi::{
-    ContactBuilder, InfoBuilder, License, OpenApi,
+    ContactBuilder, InfoBuilder, License,
     server::{Server, ServerBuilder},
 };
 
@@ -23,7 +23,9 @@ again. `If-Match` with a user's `ETag` lets a command through only at that versi
 clears. Timestamps are RFC 3339 in UTC. A member, a query parameter or a value that is not described is refused.";
 
 /// The document as JSON.
-pub fn document(mut routes: OpenApi) -> String {
+pub fn document() -> String {
+    let mut routes = rollcall_command_api::description();
+    routes.merge(rollcall_query_api::description());
     routes.merge(operations::described());
     let mut license = License::new("Apache-2.0");
     license.identifier = Some("Apache-2.0".to_owned());

@@ -26,7 +26,8 @@ impl Refusal<'_> {
         variables.push(("ROLLCALL_LOG".to_owned(), "warn".to_owned()));
         let arguments = self.arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let begun = Instant::now();
-        let (status, said) = Rollcall::refused(&Setup { arguments, variables, directory: None }, directory);
+        let (status, said) =
+            Rollcall::refused(&Setup { arguments, variables, ..Setup::default() }, directory);
         let is_one_line = said.lines().count() == 1 && said.starts_with("rollcall: ");
         let missing = self.says.iter().find(|word| !said.contains(**word));
         let wrong = [

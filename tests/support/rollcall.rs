@@ -27,15 +27,17 @@ use serde_json::Value;
 /// How long a start, a stop or anything else that a test waits for may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the ready file says.
+/// What the ready file says; only `up` tells of its servers.
 #[derive(Clone, Debug, serde::Deserialize)]
 pub struct Ready {
     pub http: String,
+    #[serde(default)]
     pub postgres: String,
+    #[serde(default)]
     pub nats: String,
 }
 
-/// A running `rollcall up`. It is killed when it is dropped, and when the test program ends in whatever way.
+/// A running process: `rollcall up`, or of another role. It is killed when it is dropped, and when the test program ends in whatever way.
 pub struct Rollcall {
     child: Child,
     directory: PathBuf,
@@ -47,6 +49,8 @@ pub struct Rollcall {
 /// How to start one.
 #[derive(Clone, Default)]
 pub struct Setup {
+    /// The subcommand and what belongs to it; `up` where it is empty.
+    pub role: Vec<String>,
     pub directory: Option<PathBuf>,
     pub arguments: Vec<String>,
     pub variables: Vec<(String, String)>,
@@ -64,13 +68,14 @@ pub fn data_directory() -> tempfile::TempDir {
 pub fn command(directory: &Path, setup: &Setup) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
     let open = |name| fs::OpenOptions::new().create(true).append(true).open(directory.join(name)).unwrap();
-    command.arg("up");
+    match setup.role.as_slice() {
+        [] => command.arg("up").arg("--data-dir").arg(directory.join("data")),
+        role => command.args(role),
+    };
     if !setup.arguments.iter().any(|argument| argument == "--http") {
         command.args(["--http", "127.0.0.1:0"]);
     }
     command
-        .arg("--data-dir")
-        .arg(directory.join("data"))
         .arg("--ready-file")
         .arg(directory.join("ready.json"))
         .args(&setup.arguments)
@@ -112,7 +117,7 @@ pub fn spawn(mut command: Command) -> Child {
 }
 
 /// Removes a directory when the program has ended in whatever way: what a static holds is never dropped.
-fn remove_at_the_end(directory: &Path) {
+pub fn remove_at_the_end(directory: &Path) {
     static REMOVERS: Mutex<Vec<Child>> = Mutex::new(Vec::new());
     // The end of its input is the end of the program. The servers may still be dying, so it tries for a while.
     let script = r#"read -r _; for _ in $(seq 50); do rm -rf "$1" && exit; sleep 0.1; done"#;
@@ -165,7 +170,11 @@ impl Rollcall {
 
     /// Starts where a refusal is expected; the exit status and what it said.
     pub fn refused(setup: &Setup, directory: &Path) -> (ExitStatus, String) {
-        let mut command = command(directory, setup);
+        Self::ended(command(directory, setup))
+    }
+
+    /// Runs to its end; the exit status and what it said on stderr.
+    pub fn ended(mut command: Command) -> (ExitStatus, String) {
         command.stderr(Stdio::piped());
         let mut child = spawn(command);
         let mut pipe = child.stderr.take().unwrap();

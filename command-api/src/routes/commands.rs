@@ -8,6 +8,7 @@ use http::StatusCode;
 use rollcall_domain::UserId;
 use rollcall_edge::{
     Problem,
+    auth::Authenticator,
     json::{self, JsonBody},
     openapi::{BatchProblems, CallerHeaders, IdempotencyHeader, MetadataHeaders, tags},
     respond::Json,
@@ -57,11 +58,13 @@ enum Outcome {
 )]
 pub(crate) async fn run_commands(
     State(executor): State<Executor>,
+    State(authenticator): State<Authenticator>,
     call: Call,
     JsonBody(body): JsonBody<BODY_BYTES_MAX>,
 ) -> Result<Json, Problem> {
     call.unconditional()?;
     let commands = json::elements(&body, COMMANDS_MAX)?;
+    authenticator.charge_batch(&call.principal.tenant, commands.len())?;
     let mut outcomes: Vec<Option<Outcome>> = commands.iter().map(|_| None).collect();
     let mut streams: Vec<Vec<Job>> = Vec::new();
     let mut stream_of: HashMap<UserId, usize> = HashMap::new();

@@ -158,11 +158,12 @@ problem_sets! {
 }
 
 /// Of every route under `/api/v1`.
-const COMMON: [Code; 9] = [
+const COMMON: [Code; 10] = [
     code::MALFORMED_HEADER,
     code::MALFORMED_QUERY,
     code::UNAUTHORIZED,
     code::FORBIDDEN,
+    code::URI_TOO_LONG,
     code::MISDIRECTED_HOST,
     code::TOO_MANY_REQUESTS,
     code::INTERNAL,
@@ -176,10 +177,11 @@ const PATH: [Code; 1] = [code::MALFORMED_PATH];
 
 const USER: [Code; 2] = [code::NOT_FOUND, code::GONE];
 
-const BODY: [Code; 6] = [
+const BODY: [Code; 7] = [
     code::MALFORMED_REQUEST,
     code::MALFORMED_JSON,
     code::DUPLICATE_MEMBER,
+    code::REQUEST_TIMEOUT,
     code::BODY_TOO_LARGE,
     code::UNSUPPORTED_MEDIA_TYPE,
     code::INVALID_MEMBERS,

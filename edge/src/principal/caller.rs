@@ -37,7 +37,8 @@ impl RequiredScope for ReadAudit {
 }
 
 /// A principal that holds the scope `S`: `async fn show(caller: Caller<ReadUsers>)`. Only the extractor makes one.
-/// Refuses with 400 for malformed headers, 401, 403, or 421 for a host that open mode does not answer to.
+/// Refuses with 400 for malformed headers, 401, 403, 421 for a host that open mode does not answer to, 429 where the tenant
+/// has used up its rate, or 503 while an issuer's keys are not there.
 #[derive(Debug)]
 pub struct Caller<S> {
     principal: Principal,
@@ -76,7 +77,10 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &St) -> Result<Self, Problem> {
-        Self::admit(Authenticator::from_ref(state).authenticate(parts)?)
+        let authenticator = Authenticator::from_ref(state);
+        let caller = Self::admit(authenticator.authenticate(parts).await?)?;
+        authenticator.charge(&caller.tenant)?;
+        Ok(caller)
     }
 }
 
@@ -86,6 +90,7 @@ mod tests {
     use crate::principal::{Scopes, Subject, Tenant};
     use crate::testing::{body_json, body_text, get_with, send};
     use axum::Router;
+    use axum::response::IntoResponse;
     use axum::routing::get;
 
     async fn who(caller: Caller<ReadUsers>) -> String {
@@ -149,6 +154,9 @@ mod tests {
             let problem = problem.unwrap();
             assert_eq!(problem.status, 403);
             assert!(problem.detail.contains(scope.as_str()));
+            let response = problem.into_response();
+            let expected = format!(r#"Bearer realm="rollcall", error="insufficient_scope", scope="{scope}""#);
+            assert_eq!(response.headers()["www-authenticate"], expected.as_str());
         }
     }
 }

@@ -51,16 +51,19 @@ registry! {
         "A Consistency-Token is not one that this service gave, was cut, or two of one request are of different logs. Send tokens back unchanged, or none.";
     UNAUTHORIZED "unauthorized" UNAUTHORIZED
         "The caller is not known"
-        "The request has no valid bearer token. Get one and send it in Authorization.";
+        "The request has no valid bearer token; `detail` and WWW-Authenticate say what is wrong with the one that was sent. Get one and send it in Authorization.";
     FORBIDDEN "forbidden" FORBIDDEN
         "The caller may not do this"
-        "The caller is known but lacks the scope that the route asks for, or a web page of another origin sent the request.";
+        "The caller is known but lacks the scope that the route asks for (WWW-Authenticate names it), or sent a Tenant or Actor other than its token's, or a web page of another origin sent the request.";
     NOT_FOUND "not-found" NOT_FOUND
         "There is no such resource"
         "Nothing stands at this path for the caller's tenant. What other tenants have is not revealed. Check the id and the tenant; a user that was just created is visible to a query that sends the command's Consistency-Token.";
     METHOD_NOT_ALLOWED "method-not-allowed" METHOD_NOT_ALLOWED
         "The resource does not take this method"
         "The header Allow lists the methods that the resource takes.";
+    REQUEST_TIMEOUT "request-timeout" REQUEST_TIMEOUT
+        "The body did not come in time"
+        "The body stopped coming before its end. Nothing was done: send the request again, whole.";
     ALREADY_EXISTS "already-exists" CONFLICT
         "The id is taken"
         "The tenant already has an aggregate of the id that the request chose. Choose another, or use the one that is there.";
@@ -88,9 +91,12 @@ registry! {
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE
         "The body is too large"
         "The body is longer than the route takes; `detail` has the bound. Split it.";
+    URI_TOO_LONG "uri-too-long" URI_TOO_LONG
+        "The URL is too long"
+        "The path and the query string together are longer than 8,192 bytes. POST /api/v1/users/query takes a filter in its body.";
     UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE
-        "The body is of a media type that is not taken here"
-        "Send JSON in UTF-8, not compressed, with Content-Type application/json (or another +json type).";
+        "The body is of a media type or a coding that is not taken here"
+        "Send JSON in UTF-8 with Content-Type application/json (or another +json type), as it is or with Content-Encoding gzip or zstd.";
     MISDIRECTED_HOST "misdirected-host" MISDIRECTED_REQUEST
         "The host is not a loopback name"
         "Without authentication the service answers only to localhost, *.localhost, 127.0.0.0/8 and [::1], so that a web page elsewhere cannot reach it by a name of its own (DNS rebinding).";
@@ -102,13 +108,13 @@ registry! {
         "A request with this Idempotency-Key but another method, path, If-Match or body has succeeded. Use a key for one request only.";
     TOO_MANY_REQUESTS "too-many-requests" TOO_MANY_REQUESTS
         "Too many requests"
-        "The caller sends more than its share. Come back after Retry-After.";
+        "The tenant sends more than its share, in which a batch counts as as many requests as it has commands. Come back after Retry-After; RateLimit-Policy says what the share is.";
     INTERNAL "internal" INTERNAL_SERVER_ERROR
         "The service failed"
         "An error that is not the caller's. It is logged here. A command may or may not have happened: repeat it with the same Idempotency-Key.";
     OVERLOADED "overloaded" SERVICE_UNAVAILABLE
         "The service is overloaded"
-        "The queue is full and nothing was done. Come back after Retry-After.";
+        "The service has as much at work as it takes, and nothing was done. Come back after Retry-After.";
     UNAVAILABLE "unavailable" SERVICE_UNAVAILABLE
         "The service cannot answer now"
         "Something that the service needs is away. A command may or may not have happened: repeat it with the same Idempotency-Key after Retry-After.";
@@ -154,6 +160,7 @@ mod tests {
                 ("forbidden", 403),
                 ("not-found", 404),
                 ("method-not-allowed", 405),
+                ("request-timeout", 408),
                 ("already-exists", 409),
                 ("conflict", 409),
                 ("email-taken", 409),
@@ -163,6 +170,7 @@ mod tests {
                 ("gone", 410),
                 ("precondition-failed", 412),
                 ("body-too-large", 413),
+                ("uri-too-long", 414),
                 ("unsupported-media-type", 415),
                 ("misdirected-host", 421),
                 ("invalid-members", 422),

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::{Append, Appended, Error, Pending};
+use super::{Append, Appended, Error, Pending, outcome::Tally};
 use crate::{StreamId, claims::ClaimChange, keys::Digest};
 
 /// Appends that can be stored together, sorted by partition, and the twins that wait for what becomes of them.
@@ -110,6 +110,12 @@ impl Batch {
     /// Answers every append of the batch; twins that the outcomes do not settle go back to the queue.
     pub fn answer(self, outcomes: Vec<Result<Appended, Error>>, queue: &mut VecDeque<Pending>) {
         debug_assert_eq!(outcomes.len(), self.leaders.len());
+        let mut tally = Tally::default();
+        let mut answer = |pending: Pending, outcome| {
+            tally.note(&outcome);
+            // A caller that went away needs no answer.
+            let _ = pending.reply.send(outcome);
+        };
         for twin in self.twins {
             match (twin.on, &outcomes[twin.leader]) {
                 (Shared::Key, Ok(_) | Err(Error::KeyUsed)) => answer(twin.pending, Err(Error::KeyUsed)),
@@ -123,12 +129,8 @@ impl Batch {
         for (pending, outcome) in self.leaders.into_iter().zip(outcomes) {
             answer(pending, outcome);
         }
+        tally.tell();
     }
-}
-
-fn answer(pending: Pending, outcome: Result<Appended, Error>) {
-    // A caller that went away needs no answer.
-    let _ = pending.reply.send(outcome);
 }
 
 #[cfg(test)]

@@ -1,13 +1,18 @@
 //! A writer: one task with one connection that stores batch after batch.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use opentelemetry::KeyValue;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Append, Appended, Error, Pending, Stored, batch::Batch, statement};
-use crate::{Recorded, bounded, keyed_session};
+use super::{Append, Appended, Error, Pending, Stored, batch::Batch, outcome, statement};
+use crate::{Recorded, bounded, keyed_session, tail::signed, trace::Work};
 
 /// How long a batch is tried again after its connection was lost.
 const LOST_FOR_MAX: Duration = Duration::from_secs(10);
@@ -53,13 +58,16 @@ impl Writer {
             }
             queue.extend(received.drain(..));
             let mut batch = Batch::collect(&mut queue);
-            metrics::gauge!("rollcall_append_queue").set((pending.len() + queue.len()) as f64);
             metrics::histogram!("rollcall_append_batch_appends").record(batch.leaders.len() as f64);
             let started = Instant::now();
+            let work = Work::begin(|| "event_store.log.append".into());
             let outcomes = self.store(&batch.leaders, Attempt::default()).await;
             metrics::histogram!("rollcall_append_batch_seconds").record(started.elapsed().as_secs_f64());
             if outcomes.iter().any(|outcome| !matches!(outcome, Err(Error::Unknown | Error::Unreachable))) {
                 self.lost_since = None;
+            }
+            if let Some(work) = work {
+                trace(&work, &batch.leaders, &outcomes);
             }
             self.stored.tell(&mut batch.leaders, &outcomes);
             batch.answer(outcomes, &mut queue);
@@ -238,6 +246,25 @@ impl Stored {
             });
         }
     }
+}
+
+/// A span for each command that wanted events stored: where its last event is, and in whose company it went.
+fn trace(work: &Work, appends: &[Pending], outcomes: &[Result<Appended, Error>]) {
+    let spans = appends.iter().zip(outcomes).filter_map(|(pending, outcome)| {
+        let metadata: &str = &pending.append.events.last()?.metadata;
+        Some((metadata, move || {
+            let mut attributes = vec![
+                KeyValue::new("batch.appends", i64::try_from(appends.len()).unwrap_or(i64::MAX)),
+                KeyValue::new("append.outcome", outcome::name(outcome)),
+                KeyValue::new("event.partition", i64::from(pending.partition)),
+            ];
+            if let Ok(appended) = outcome {
+                attributes.push(KeyValue::new("event.position", signed(appended.position)));
+            }
+            attributes
+        }))
+    });
+    work.end(SystemTime::now(), spans);
 }
 
 /// What a batch has been through.

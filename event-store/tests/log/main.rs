@@ -10,6 +10,7 @@ mod lost_answers;
 mod migrations;
 mod model;
 mod proxy;
+mod seeing;
 mod server;
 mod support;
 mod tail;

@@ -27,9 +27,13 @@ async fn migrating_again_changes_nothing() {
     let test = Test::new().await;
     wish(stream("ada"), Expected::Fresh, 1).append(&test.log).await.unwrap();
     let digest = test.log.keys().digest("acme", "email", b"ada@example.com");
-    let again = migrate::migrate(&test.owner, migrate::Options { partitions: 4 }, &Source(Some([7; 32])))
-        .await
-        .unwrap();
+    let again = migrate::migrate(
+        &test.owner,
+        migrate::Options { partitions: 4, ..Default::default() },
+        &Source(Some([7; 32])),
+    )
+    .await
+    .unwrap();
     assert_eq!(again.log_id, test.log.log_id());
     assert_eq!(again.partitions, 16, "the first migration fixed the number");
     assert_eq!(again.keys.digest("acme", "email", b"ada@example.com"), digest);
@@ -56,7 +60,7 @@ async fn four_that_migrate_at_once_get_one_log() {
 #[tokio::test]
 async fn a_log_has_the_number_of_partitions_that_was_chosen_first() {
     let owner = server::fresh_database().await;
-    let options = migrate::Options { partitions: 3 };
+    let options = migrate::Options { partitions: 3, ..Default::default() };
     let provisioned = migrate::migrate(&owner, options, &Source(Some([7; 32]))).await.unwrap();
     assert_eq!(provisioned.partitions, 3);
     let log = Log::open(&provisioned, Options::default()).await.unwrap();
@@ -85,16 +89,96 @@ async fn a_first_start_without_a_master_key_can_be_tried_again() {
     with_key(&owner, Some([7; 32])).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_newer_schema_is_refused() {
-    let test = Test::new().await;
+async fn attach(url: &str) -> Result<Provisioned, Error> {
+    migrate::attach(url, &Source(Some([7; 32]))).await
+}
+
+/// As if a newer binary had migrated.
+async fn migrated_by_a_newer_binary(test: &Test) {
     test.execute(
         "INSERT INTO log._sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (9999, 'from the future', true, '', 1)",
     )
     .await;
-    let refused = refusal(migrate(&test.owner).await);
-    assert!(matches!(refused, Error::SchemaNewer(9999)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_older_binary_serves_beside_a_newer_one_where_the_schema_allows_it() {
+    let test = Test::new().await;
+    migrated_by_a_newer_binary(&test).await;
+    migrate(&test.owner).await.unwrap();
+    let attached = attach(&test.owner).await.unwrap();
+    let log = Log::open(&attached, Options::default()).await.unwrap();
+    wish(stream("user-1"), Expected::Fresh, 1).append(&log).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_schema_that_an_older_binary_cannot_work_with_is_refused() {
+    let test = Test::new().await;
+    migrated_by_a_newer_binary(&test).await;
+    test.execute("UPDATE log.meta SET requires = 9999").await;
+    for refused in [migrate(&test.owner).await, attach(&test.owner).await].map(refusal) {
+        assert!(matches!(refused, Error::SchemaNewer(9999)), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_attaches_with_its_own_role_and_no_password() {
+    let test = Test::new().await;
+    let role = test.provisioned.service.get_username();
+    let place = test.owner.rsplit_once('@').unwrap().1;
+    let attached = attach(&format!("postgres://{role}@{place}")).await.unwrap();
+    assert_eq!((attached.log_id, attached.partitions), (test.log.log_id(), test.log.partitions()));
+    assert_eq!(attached.service.get_username(), role);
+    let log = Log::open(&attached, Options::default()).await.unwrap();
+    wish(stream("user-1"), Expected::Fresh, 1).append(&log).await.unwrap();
+    let digest = |keys: &rollcall_event_store::keys::Keys| keys.digest("acme", "email", b"ada@example.com");
+    assert_eq!(digest(&attached.keys), digest(&test.provisioned.keys));
+}
+
+#[tokio::test]
+async fn the_services_role_may_be_named() {
+    let test = Test::new().await;
+    let role = format!("rollcall_service_{}", Uuid::new_v4().simple());
+    let options = migrate::Options { service_role: Some(role.clone()), ..Default::default() };
+    migrate::migrate(&test.owner, options, &Source(Some([7; 32]))).await.unwrap();
+    let place = test.owner.rsplit_once('@').unwrap().1;
+    assert_eq!(attach(&format!("postgres://{role}@{place}")).await.unwrap().service.get_username(), role);
+    // A migration that names none leaves it.
+    assert_eq!(migrate(&test.owner).await.unwrap().service.get_username(), role);
+    for bad in ["rollcall", "rollcall_service; DROP ROLE x", "rollcall_serviceÄ"] {
+        let options = migrate::Options { service_role: Some(bad.to_owned()), ..Default::default() };
+        let refused = refusal(migrate::migrate(&test.owner, options, &Source(Some([7; 32]))).await);
+        assert!(matches!(refused, Error::ServiceRole(_)), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn attaching_to_what_was_not_migrated_says_what_to_run() {
+    let owner = server::fresh_database().await;
+    let empty = refusal(attach(&owner).await);
+    assert!(matches!(empty, Error::NotMigrated), "{empty:?}");
+    let test = Test::new().await;
+    test.execute("DELETE FROM log._sqlx_migrations").await;
+    let older = refusal(attach(&test.owner).await);
+    assert!(
+        matches!(older, Error::NotMigrated) && older.to_string().contains("rollcall migrate"),
+        "{older:?}"
+    );
+}
+
+#[tokio::test]
+async fn attaching_needs_the_right_key_and_the_right_to_read() {
+    let test = Test::new().await;
+    let wrong = refusal(migrate::attach(&test.owner, &Source(Some([8; 32]))).await);
+    assert!(matches!(wrong, Error::WrongMasterKey { .. }), "{wrong:?}");
+    let none = refusal(migrate::attach(&test.owner, &Source(None)).await);
+    assert!(matches!(none, Error::NoMasterKey { .. }), "{none:?}");
+    let stranger = format!("stranger_{}", Uuid::new_v4().simple());
+    test.execute(&format!("CREATE ROLE {stranger} LOGIN PASSWORD 'x'")).await;
+    let place = test.owner.rsplit_once('@').unwrap().1;
+    let refused = refusal(attach(&format!("postgres://{stranger}:x@{place}")).await);
+    assert!(matches!(&refused, Error::MayNotRead { user, .. } if *user == stranger), "{refused:?}");
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ pub struct Test {
 impl Test {
     pub async fn new() -> Self {
         let owner = server::fresh_database().await;
-        let options = migrate::Options { partitions: PARTITIONS };
+        let options = migrate::Options { partitions: PARTITIONS, ..Default::default() };
         let provisioned = migrate::migrate(&owner, options, &Source).await.unwrap();
         let of_owner = PgConnectOptions::from_str(&owner).unwrap();
         schema::migrate(&of_owner, provisioned.service.get_username(), PARTITIONS).await.unwrap();

@@ -48,7 +48,7 @@ fn of_commands() -> Vec<(&'static str, Vec<Vec<u8>>, u16, &'static str)> {
     {
         table.push(("Content-Type", vec![media_type.to_vec()], 415, "unsupported-media-type"));
     }
-    table.push(("Content-Encoding", vec![b"gzip".to_vec()], 415, "unsupported-media-type"));
+    table.push(("Content-Encoding", vec![b"br".to_vec()], 415, "unsupported-media-type"));
     table
 }
 

@@ -10,21 +10,25 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::config::show::without_password;
+
 #[derive(Serialize)]
 pub struct Urls {
     pub http: String,
-    /// The owner's.
-    pub postgres: String,
-    pub nats: String,
+    /// The owner's; only `up` tells it, and NATS's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nats: Option<String>,
 }
 
 impl Urls {
-    /// Where everything is, and what to try.
+    /// Where everything of `up` is, and what to try.
     pub fn greeting(&self, data: &Path) -> String {
-        let http = &self.http;
+        let (http, postgres, nats) = (&self.http, self.postgres.as_deref(), self.nats.as_deref());
         format!(
             "Rollcall is up.
-  HTTP       {http}   (the API's description: {http}/openapi.json)
+  HTTP       {http}   (the API: {http}/docs)
   PostgreSQL {postgres}
   NATS       {nats}   (subscribers of the private server need no password)
   data       {data}
@@ -37,24 +41,10 @@ Try:
   curl {http}/readyz
 
 Ctrl-C stops all of it.",
-            postgres = without_password(&self.postgres),
-            nats = without_user(&self.nats),
+            postgres = without_password(postgres.unwrap_or_default()),
+            nats = without_user(nats.unwrap_or_default()),
             data = data.display(),
         )
-    }
-}
-
-/// A URL as it may stand on a screen.
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return "<set>".to_owned() };
-    // Parameters may hold a password too.
-    let rest = rest.split('?').next().unwrap_or_default();
-    match rest.rsplit_once('@') {
-        Some((user, place)) => {
-            let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:***@{place}")
-        }
-        None => format!("{scheme}://{rest}"),
     }
 }
 
@@ -103,8 +93,8 @@ mod tests {
     fn a_greeting_shows_no_password() {
         let urls = Urls {
             http: "http://127.0.0.1:1".to_owned(),
-            postgres: "postgres://owner:se:cr@et@127.0.0.1:5/rollcall".to_owned(),
-            nats: "nats://127.0.0.1:4".to_owned(),
+            postgres: Some("postgres://owner:se:cr@et@127.0.0.1:5/rollcall".to_owned()),
+            nats: Some("nats://127.0.0.1:4".to_owned()),
         };
         let text = urls.greeting(Path::new("/data"));
         assert!(

@@ -1,0 +1,113 @@
+//! Three times as many commands as there is room for: what is served, how fast, and what it costs in memory.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+
+use crate::{
+    client::{Connection, create},
+    load,
+    rollcall::{Rollcall, Setup},
+    seconds,
+};
+
+const BEST_AT: usize = 256;
+/// Clients that send when it is time, unless their last answer is still out.
+const CALLERS: u64 = 3_000;
+const TIMES: f64 = 3.0;
+/// Requests at work at once, for the run in which the rest are refused.
+const ROOM: &str = "512";
+
+static NEXT: AtomicU64 = AtomicU64::new(1 << 40);
+
+pub async fn measure() {
+    one("others wait", &[]).await;
+    one("512 at work, others are refused", &[("ROLLCALL_LIMITS_REQUESTS", ROOM)]).await;
+}
+
+async fn one(how: &str, limits: &[(&str, &str)]) {
+    let quiet = [("ROLLCALL_LOG", "error")];
+    let variables = quiet.iter().chain(limits);
+    let variables = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let service = Rollcall::start(Setup { variables, ..Setup::default() });
+    let base = service.ready.http.clone();
+    load::creates(&base, BEST_AT, Duration::from_secs(3)).await;
+    let best = load::creates(&base, BEST_AT, seconds()).await.rate();
+    // Buffers of that many connections are there before memory is compared.
+    offer(&base, best * TIMES, seconds()).await;
+    let before = resident_mb(service.pid());
+    let seen = offer(&base, best * TIMES, seconds() * 2).await;
+    let after = resident_mb(service.pid());
+    let again = load::creates(&base, BEST_AT, seconds()).await.rate();
+    println!(
+        "| {:.0} commands/s offered by {CALLERS} clients, {how}: served | {:.0}/s | the best {best:.0}/s, afterwards \
+         {again:.0}/s | {:.2} | ≥ 0.90 |",
+        best * TIMES,
+        seen.served_rate,
+        seen.served_rate / best
+    );
+    println!(
+        "| the same: p99 of what is served; refused; memory | {:.0} ms; {:.0}/s; {before:.0} → {after:.0} MB | | | < 1,000 \
+         ms; memory flat |",
+        seen.latencies.value_at_quantile(0.99) as f64 / 1_000.0,
+        seen.refused_rate,
+    );
+}
+
+struct Seen {
+    served_rate: f64,
+    refused_rate: f64,
+    latencies: Histogram<u64>,
+}
+
+async fn offer(base: &str, rate: f64, during: Duration) -> Seen {
+    let begun = Instant::now();
+    let interval = Duration::from_secs_f64(CALLERS as f64 / rate);
+    let refused = Arc::new(AtomicU64::new(0));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let (base, refused) = (base.to_owned(), Arc::clone(&refused));
+            tokio::spawn(async move {
+                let mut connection = Connection::open(&base).await;
+                let mut latencies = Histogram::<u64>::new(3).unwrap();
+                let mut due = begun + interval.mul_f64(caller as f64 / CALLERS as f64);
+                while begun.elapsed() < during {
+                    tokio::time::sleep_until(due.into()).await;
+                    let sent = Instant::now();
+                    match connection.request(&create(NEXT.fetch_add(1, Ordering::Relaxed))).await.status {
+                        201 => latencies.record(u64::try_from(sent.elapsed().as_micros()).unwrap()).unwrap(),
+                        503 => {
+                            refused.fetch_add(1, Ordering::Relaxed);
+                        }
+                        other => panic!("{other}"),
+                    }
+                    due = (due + interval).max(Instant::now());
+                }
+                latencies
+            })
+        })
+        .collect();
+    let mut latencies = Histogram::new(3).unwrap();
+    for caller in callers {
+        latencies.add(caller.await.unwrap()).unwrap();
+    }
+    let elapsed = begun.elapsed().as_secs_f64();
+    Seen {
+        served_rate: latencies.len() as f64 / elapsed,
+        refused_rate: refused.load(Ordering::Relaxed) as f64 / elapsed,
+        latencies,
+    }
+}
+
+fn resident_mb(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}

@@ -1,0 +1,71 @@
+//! `rollcall healthcheck`: asks a running process whether it is ready, for images without curl.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+
+use crate::{
+    config::{Config, Flags, Settings},
+    process,
+};
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// What to ask; /readyz at the configured address if not given.
+    url: Option<reqwest::Url>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// # Errors
+/// Where the answer is no success, or none.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let url = match &options.url {
+        Some(url) => url.clone(),
+        None => {
+            let settings = Settings::read(&Config::load(&options.flags)?)?;
+            let address = settings.http.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+            format!("http://{}/readyz", reachable(address)).parse().context("http")?
+        }
+    };
+    process::runtime()?.block_on(async {
+        let client = reqwest::Client::builder()
+            .timeout(ANSWER_WITHIN)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        let answer =
+            client.get(url.clone()).send().await.with_context(|| format!("{url} does not answer"))?;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        bail!("{url} is answered with {}", answer.status())
+    })
+}
+
+/// Where to reach who listens on an address: all addresses means this machine's own too.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_everywhere_is_asked_on_loopback() {
+        let at = |text: &str| reachable(text.parse().unwrap()).to_string();
+        assert_eq!(at("0.0.0.0:8080"), "127.0.0.1:8080");
+        assert_eq!(at("[::]:8080"), "[::1]:8080");
+        assert_eq!(at("192.0.2.1:8080"), "192.0.2.1:8080");
+    }
+}

@@ -1,0 +1,66 @@
+//! The connection to NATS: it is kept up in the background, whatever NATS does.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use rollcall_projections::publisher;
+use tokio::time::timeout;
+
+/// How long a start waits for a NATS server that somebody named.
+const CHECK_WITHIN: Duration = Duration::from_secs(3);
+
+/// Connects in the background. A server that was named and can be reached must have JetStream; one that cannot be
+/// reached is published to later.
+pub async fn connect(url: &str, named: bool) -> anyhow::Result<Client> {
+    let (options, address) = options(url)?;
+    let client = options
+        .retry_on_initial_connect()
+        .event_callback(|event| async move {
+            match event {
+                Event::Disconnected => tracing::warn!("NATS is away; events will be published later"),
+                Event::Connected => tracing::info!("NATS is there"),
+                other => tracing::debug!(%other, "NATS"),
+            }
+        })
+        .connect(address)
+        .await
+        .context("nats.url cannot be used")?;
+    if named {
+        match timeout(CHECK_WITHIN, publisher::check(&client)).await {
+            Ok(Err(error @ publisher::StreamError::NoJetStream)) => bail!("nats.url: {error}"),
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!("NATS cannot be reached yet; events will be published later");
+            }
+        }
+    }
+    Ok(client)
+}
+
+/// Whether the server can be reached and has JetStream.
+///
+/// # Errors
+/// Where not, with the reason.
+pub async fn check(url: &str) -> anyhow::Result<()> {
+    let (options, address) = options(url)?;
+    let asked = async {
+        let client = options.connect(address).await.context("NATS cannot be reached")?;
+        publisher::check(&client).await.map_err(anyhow::Error::from)
+    };
+    timeout(CHECK_WITHIN, asked).await.context("NATS does not answer")?
+}
+
+/// The client takes user and password not from its URL.
+fn options(url: &str) -> anyhow::Result<(ConnectOptions, ServerAddr)> {
+    let address: ServerAddr =
+        url.parse().context("nats.url is not a NATS URL (nats://user:password@host:port)")?;
+    let options = match (address.username(), address.password()) {
+        (Some(user), Some(password)) => {
+            ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        }
+        (Some(token), None) => ConnectOptions::with_token(token.to_owned()),
+        (None, _) => ConnectOptions::new(),
+    };
+    Ok((options.name("rollcall"), address))
+}

@@ -1,0 +1,57 @@
+//! A process from its start to its end: the runtime, and the signals that ask it to stop.
+
+use anyhow::bail;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+
+/// The threads that everything runs on.
+pub fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// SIGTERM and SIGINT.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub fn install() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Starts, works until a signal or until `failed` of what was started is cancelled, and stops. A signal during the start
+/// ends it; a second one during the stop ends that.
+pub async fn run<S, Stop: Future<Output = ()>>(
+    start: impl Future<Output = anyhow::Result<S>>,
+    failed: impl FnOnce(&S) -> CancellationToken,
+    stop: impl FnOnce(S) -> Stop,
+) -> anyhow::Result<()> {
+    let mut signals = Signals::install()?;
+    let started = tokio::select! {
+        started = start => started?,
+        () = signals.received() => return Ok(()),
+    };
+    let failed = failed(&started);
+    let asked = tokio::select! {
+        () = signals.received() => true,
+        () = failed.cancelled() => false,
+    };
+    tracing::info!("stopping");
+    tokio::select! {
+        () = stop(started) => {}
+        () = signals.received() => bail!("stopped at once, because it was asked twice"),
+    }
+    if asked { Ok(()) } else { bail!("a vital task failed; see the log above") }
+}

@@ -1,0 +1,254 @@
+//! A process at work: the parts of Rollcall that it runs, over one log.
+//!
+//! Order of a start: log, projectors, publisher, routes, HTTP. A stop goes the other way: readiness first, then the open
+//! requests, then what works in the background.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context, bail};
+use metrics_exporter_prometheus::PrometheusHandle;
+use rollcall_edge::{
+    auth::{self, Authenticator},
+    rate,
+};
+use rollcall_event_store::{Log, append, migrate::Provisioned, spawn_vital};
+use rollcall_projections::{
+    Progress,
+    audit::{self, Audit},
+    profiles::{self, Profiles},
+    progress,
+    projector::{Projection, Projector},
+    publisher::{self, Publisher},
+};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{
+    config::{Auth, Limits, Settings},
+    http::{self, guard::Guard, health::Health},
+    nats,
+};
+
+/// How long the log and the projectors may take to end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What keeps a read model, or the stream in NATS, up to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Projects {
+    Profiles,
+    Audit,
+    Publisher,
+}
+
+impl Projects {
+    pub const ALL: [Self; 3] = [Self::Profiles, Self::Audit, Self::Publisher];
+}
+
+/// What a process runs.
+pub struct Parts {
+    pub commands: bool,
+    pub queries: bool,
+    pub projects: Vec<Projects>,
+}
+
+impl Parts {
+    /// Nobody is asked who they are in open mode, so only this machine may ask; health and metrics tell nothing of users.
+    fn check_address(&self, address: SocketAddr, auth: &Auth) -> anyhow::Result<()> {
+        let open_api = matches!(auth, Auth::Open) && (self.commands || self.queries);
+        if open_api && !address.ip().is_loopback() {
+            bail!(
+                "http: refusing to listen on {address}: without authentication (auth.mode = \"open\") only a loopback \
+                 address will do, such as 127.0.0.1:{}; to be reached from elsewhere set auth.mode = \"jwt\"",
+                address.port()
+            );
+        }
+        Ok(())
+    }
+
+    /// Listens, before anything slow is done: a port that is taken is told at once.
+    pub async fn listen(&self, address: SocketAddr, auth: &Auth) -> anyhow::Result<TcpListener> {
+        self.check_address(address, auth)?;
+        TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address} (is another program there? choose with --http ADDRESS:PORT)")
+        })
+    }
+}
+
+/// What a service is started on.
+pub struct Ground<'a> {
+    pub settings: &'a Settings,
+    pub provisioned: &'a Provisioned,
+    /// The URL, and whether somebody named it.
+    pub nats: Option<(&'a str, bool)>,
+    pub authenticator: Authenticator,
+    pub metrics: PrometheusHandle,
+    pub listener: TcpListener,
+}
+
+/// What is to be stopped.
+pub struct Service {
+    guard: Guard,
+    serving: CancellationToken,
+    server: JoinHandle<bool>,
+    drain: Duration,
+    projecting: CancellationToken,
+    tasks: TaskTracker,
+    log: Log,
+}
+
+impl Service {
+    pub async fn start(parts: &Parts, ground: Ground<'_>) -> anyhow::Result<Self> {
+        let Ground { settings, provisioned, nats, authenticator, metrics, listener } = ground;
+        let log = Log::open(provisioned, log_options(parts, settings)).await?;
+        let mut background = Background {
+            log: log.clone(),
+            provisioned,
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+            readers: Vec::new(),
+        };
+        let mut api = OpenApiRouter::new();
+        let of_profiles = background.progress(parts, Projects::Profiles, || Profiles::new(log.clone()));
+        let of_audit = background.progress(parts, Projects::Audit, Audit::default);
+        let mut publishing = None;
+        if parts.projects.contains(&Projects::Publisher) {
+            let (url, named) = nats.context("nats.url must be set: the publisher needs it")?;
+            let client = nats::connect(url, named).await?;
+            let publisher =
+                Publisher::new(log.clone(), &provisioned.service, client, publisher::Settings::default());
+            publishing = Some(publisher.status());
+            background.readers.push((publisher::NAME, publisher.progress()));
+            background.run(publisher::NAME, |shutdown| publisher.run(shutdown));
+        }
+        if parts.commands {
+            api = api.merge(rollcall_command_api::router(log.clone(), authenticator.clone()));
+        }
+        if parts.queries {
+            api = api.merge(rollcall_query_api::router(rollcall_query_api::QueryApi {
+                log_id: log.log_id(),
+                profiles: profiles::Queries::start(
+                    log.clone(),
+                    &provisioned.service,
+                    settings.database.read_connections,
+                    &background.tasks,
+                    &background.shutdown,
+                ),
+                profiles_progress: of_profiles.context("queries follow profiles")?,
+                audit: audit::Queries::new(log.clone()),
+                audit_progress: of_audit.context("queries follow the audit")?,
+                authenticator: authenticator.clone(),
+            }));
+        }
+        let Background { tasks, shutdown: projecting, readers, .. } = background;
+        let guard = Guard::new(&settings.limits);
+        let health = Health::new(log.clone(), readers, publishing, authenticator, guard.clone());
+        tasks.spawn(health.clone().measure(projecting.clone()));
+        let router = http::router(api, health, guard.clone(), metrics);
+        let (serving, limits) = (CancellationToken::new(), settings.limits.clone());
+        let (stop, drain) = (serving.clone(), settings.shutdown.drain);
+        let server =
+            tokio::spawn(async move { http::server::serve(listener, router, &limits, stop, drain).await });
+        Ok(Self { guard, serving, server, drain, projecting, tasks, log })
+    }
+
+    /// Cancelled when something without which nothing works has failed.
+    pub fn failed(&self) -> CancellationToken {
+        self.log.failed().clone()
+    }
+
+    /// Says for `notice` that it will be gone, ends open requests, and then everything else.
+    pub async fn stop(self, notice: Duration) {
+        self.guard.stop();
+        tokio::time::sleep(notice).await;
+        self.serving.cancel();
+        // It bounds itself; a moment more than that means that it cannot end.
+        match timeout(self.drain + CLOSE_WITHIN, self.server).await {
+            Ok(Ok(true)) => {}
+            _ => tracing::warn!("some requests were still open"),
+        }
+        self.projecting.cancel();
+        self.tasks.close();
+        let closed = async {
+            self.tasks.wait().await;
+            self.log.close().await;
+        };
+        if timeout(CLOSE_WITHIN, closed).await.is_err() {
+            tracing::warn!("some work was still under way; it is taken up again at the next start");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// What works in the background while it is put together.
+struct Background<'a> {
+    log: Log,
+    provisioned: &'a Provisioned,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    /// Whose lag is measured.
+    readers: Vec<(&'static str, Progress)>,
+}
+
+impl Background<'_> {
+    /// How far a projection has come: of a projector of this process, or, for queries, of another's. None where it is no
+    /// concern of this process.
+    fn progress<P: Projection>(
+        &mut self,
+        parts: &Parts,
+        of: Projects,
+        projection: impl FnOnce() -> P,
+    ) -> Option<Progress> {
+        let progress = if parts.projects.contains(&of) {
+            let projector = Projector::new(projection(), self.log.clone(), &self.provisioned.service);
+            let progress = projector.progress();
+            self.run(P::SCHEMA.name, |shutdown| projector.run(shutdown));
+            progress
+        } else if parts.queries {
+            let progress = Progress::new(self.log.partitions());
+            let (log, followed) = (self.log.clone(), progress.clone());
+            self.run("progress", |shutdown| progress::follow(log, P::SCHEMA, followed, shutdown));
+            progress
+        } else {
+            return None;
+        };
+        self.readers.push((P::SCHEMA.name, progress.clone()));
+        Some(progress)
+    }
+
+    fn run<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(CancellationToken) -> F,
+    ) {
+        spawn_vital(&self.tasks, self.log.failed(), name, work(self.shutdown.clone()));
+    }
+}
+
+fn log_options(parts: &Parts, settings: &Settings) -> rollcall_event_store::Options {
+    rollcall_event_store::Options {
+        append: append::Options {
+            queue_appends_max: settings.limits.append_queue,
+            ..append::Options::default()
+        },
+        pool_connections_max: settings.database.pool_connections,
+        expires_records: parts.commands,
+        ..rollcall_event_store::Options::default()
+    }
+}
+
+/// How callers are known, as it is configured.
+pub async fn authenticator(auth: &Auth, limits: &Limits) -> anyhow::Result<Authenticator> {
+    let authenticator = match auth {
+        Auth::Open => Authenticator::open(),
+        Auth::Jwt(settings) => Authenticator::jwt(settings.clone()).await.map_err(|error| match error {
+            auth::jwt::Error::Jwks(_) => anyhow::Error::from(error).context("auth.jwks"),
+            other => anyhow::Error::from(other).context("auth.issuers"),
+        })?,
+    };
+    Ok(if limits.rate.limit_nobody() {
+        authenticator
+    } else {
+        authenticator.with_rate(rate::RateLimiter::new(limits.rate.clone()))
+    })
+}
