@@ -39,9 +39,9 @@ check-deploy: ## Check what deploy/ holds, as far as that goes without an engine
 	scripts/check-deploy.sh
 
 fuzz: install ## Hold the service against its description and the parsers against anything, for long
-	@scripts/install-python.sh
+	@scripts/install-tools.sh python3 venv
 	scripts/fuzz.sh
 
 fuzz-quick: install ## The same for a minute or two, always alike
-	@scripts/install-python.sh
+	@scripts/install-tools.sh python3 venv
 	scripts/fuzz.sh quick

@@ -107,7 +107,11 @@ async fn putting_preferences_replaces_them() {
             {"path": "/preferences/email/offers", "from": false, "to": null},
         ])
     );
-    let none = client.call("PUT", &user(&id, "/preferences"), &[], Some(&json!({}))).await;
+    for lost in [None, Some(json!({}))] {
+        let refused = client.call("PUT", &user(&id, "/preferences"), &[], lost.as_ref()).await.expect(422);
+        assert_eq!(refused.json()["errors"][0]["pointer"], "/email");
+    }
+    let none = put(json!({"email": {}})).await;
     let token = none.token().to_owned();
     after(&client, &id, 4, none).await;
     let read = client.get_after(&user(&id, "/email-preferences"), &token).await.expect(200);

@@ -95,6 +95,8 @@ pub(crate) fn verify_email(members: &mut Members<'_>, problems: &mut Problems) -
 }
 
 pub(crate) fn change_preferences(members: &mut Members<'_>, problems: &mut Problems) -> Option<Wish> {
+    // To replace all by nothing is a wish that must be said: a body that got lost on the way is none.
+    members.required(problems, "email")?;
     Some(Wish::ChangePreferences { preferences: preferences(members, problems) })
 }
 

@@ -22,7 +22,7 @@ use crate::{Call, Executor, read};
 #[utoipa::path(
     put, path = "/api/v1/users/{id}/preferences", tag = tags::USERS, security(("bearer" = ["users:write"])),
     params(UserPath, CallerHeaders, MetadataHeaders, CommandHeaders),
-    request_body = Option<schemas::Preferences>,
+    request_body = schemas::Preferences,
     responses((status = 200, description = "Replaced, or so already", body = schemas::Done,
         headers(("ETag"), ("Consistency-Token"), ("Correlation-Id"), ("Cache-Control"))), UserCommandProblems),
 )]
