@@ -27,9 +27,7 @@ lint: ## Check format and lints
 	cargo clippy --workspace --all-targets -- -D warnings
 
 bench: install ## Measure speed beside its baselines, and what operating costs
-	cargo build --release
-	cargo bench --bench throughput
-	cargo bench --bench operating
+	cargo bench --bench throughput --bench operating
 
 clients: install ## Run every example of docs/clients.md
 	cargo build

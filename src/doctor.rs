@@ -34,7 +34,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         report.warn("configuration", warning, "take it out of the environment, or correct its name");
     }
     process::runtime()?.block_on(async {
-        http(&mut report, &settings).await;
+        http(&mut report, &settings);
         files(&mut report, &settings.limits);
         tokens(&mut report, &settings).await;
         match &settings.database.url {
@@ -83,12 +83,12 @@ impl Report {
     }
 }
 
-async fn http(report: &mut Report, settings: &Settings) {
+fn http(report: &mut Report, settings: &Settings) {
     let Some(address) = settings.http else {
         return report.ok("http", "the role's own port on 127.0.0.1");
     };
     let api = Parts { commands: true, queries: true, projects: Vec::new() };
-    match api.listen(address, &settings.auth).await {
+    match api.listen(address, &settings.auth) {
         Ok(_) => report.ok("http", format!("{address} is free")),
         Err(error) => report.fail(
             "http",

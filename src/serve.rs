@@ -84,7 +84,7 @@ async fn start(
 ) -> anyhow::Result<(Service, Option<ready::File>)> {
     let parts = role.parts();
     let address = settings.http.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, role.port())));
-    let listener = parts.listen(address, &settings.auth).await?;
+    let listener = parts.listen(address, &settings.auth)?;
     let address = listener.local_addr()?;
     let metrics = http::metrics::install(role.name())?;
     let authenticator = authenticator(&settings.auth, &settings.limits).await?;

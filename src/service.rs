@@ -20,7 +20,11 @@ use rollcall_projections::{
     projector::{Projection, Projector},
     publisher::{self, Publisher},
 };
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -30,6 +34,9 @@ use crate::{
     nats,
 };
 
+/// Connections that may wait to be accepted: who finds no room there waits a second or more before it asks again. The
+/// system bounds it, too (net.core.somaxconn).
+const BACKLOG: u32 = 4_096;
 /// How long the log and the projectors may take to end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -67,12 +74,20 @@ impl Parts {
     }
 
     /// Listens, before anything slow is done: a port that is taken is told at once.
-    pub async fn listen(&self, address: SocketAddr, auth: &Auth) -> anyhow::Result<TcpListener> {
+    pub fn listen(&self, address: SocketAddr, auth: &Auth) -> anyhow::Result<TcpListener> {
         self.check_address(address, auth)?;
-        TcpListener::bind(address).await.with_context(|| {
+        listener(address).with_context(|| {
             format!("cannot listen on {address} (is another program there? choose with --http ADDRESS:PORT)")
         })
     }
+}
+
+fn listener(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // The port of a process that ended a moment ago can be had at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// What a service is started on.

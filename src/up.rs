@@ -79,7 +79,7 @@ struct Up {
 async fn start(settings: &Settings, ready_file: Option<PathBuf>) -> anyhow::Result<Up> {
     let parts = Parts { commands: true, queries: true, projects: Projects::ALL.to_vec() };
     let address = settings.http.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
-    let listener = parts.listen(address, &settings.auth).await?;
+    let listener = parts.listen(address, &settings.auth)?;
     let address = listener.local_addr()?;
     let metrics = http::metrics::install("up")?;
     let authenticator = authenticator(&settings.auth, &settings.limits).await?;

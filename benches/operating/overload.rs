@@ -22,6 +22,8 @@ const BEST_AT: usize = 256;
 /// Clients that send when it is time, unless their last answer is still out.
 const CALLERS: u64 = 3_000;
 const TIMES: f64 = 3.0;
+/// What every refusal says.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Requests at work at once, for the run in which the rest are refused.
 const ROOM: &str = "512";
 
@@ -67,15 +69,20 @@ struct Seen {
     latencies: Histogram<u64>,
 }
 
+/// Offers a rate as far as the clients get to it. Whoever is refused waits for as long as the refusal says.
 async fn offer(base: &str, rate: f64, during: Duration) -> Seen {
+    let mut connections = Vec::new();
+    for _ in 0..CALLERS {
+        connections.push(Connection::open(base).await);
+    }
     let begun = Instant::now();
     let interval = Duration::from_secs_f64(CALLERS as f64 / rate);
     let refused = Arc::new(AtomicU64::new(0));
     let callers: Vec<_> = (0..CALLERS)
-        .map(|caller| {
-            let (base, refused) = (base.to_owned(), Arc::clone(&refused));
+        .zip(connections)
+        .map(|(caller, mut connection)| {
+            let refused = Arc::clone(&refused);
             tokio::spawn(async move {
-                let mut connection = Connection::open(&base).await;
                 let mut latencies = Histogram::<u64>::new(3).unwrap();
                 let mut due = begun + interval.mul_f64(caller as f64 / CALLERS as f64);
                 while begun.elapsed() < during {
@@ -85,6 +92,8 @@ async fn offer(base: &str, rate: f64, during: Duration) -> Seen {
                         201 => latencies.record(u64::try_from(sent.elapsed().as_micros()).unwrap()).unwrap(),
                         503 => {
                             refused.fetch_add(1, Ordering::Relaxed);
+                            due = sent + RETRY_AFTER;
+                            continue;
                         }
                         other => panic!("{other}"),
                     }
