@@ -121,13 +121,14 @@ async fn tokens(report: &mut Report, settings: &Settings) {
         );
     };
     match service::authenticator(&settings.auth, &unlimited).await {
-        Ok(authenticator) if authenticator.keys_ready() => {
+        Ok(authenticator) if authenticator.issuers_without_keys() == 0 => {
             report.ok("auth", format!("keys of {} issuers", jwt.issuers.len()));
         }
-        Ok(_) => report.fail(
+        Ok(authenticator) => report.fail(
             "auth",
-            "the keys of an issuer cannot be fetched now",
-            "see that auth.jwks can be reached from here; the service starts without, but is not ready before it has them",
+            format!("the keys of {} issuers cannot be fetched now", authenticator.issuers_without_keys()),
+            "see that their jwks can be reached from here; until then their tokens are answered with 503, and while no \
+             issuer's keys are there the service is not ready",
         ),
         Err(error) => report.fail("auth", format!("{error:#}"), "correct the key of the configuration that is named"),
     }

@@ -375,14 +375,19 @@ async fn settle_role(
         }
     };
     connection
-        .execute(format!("{verb} ROLE {role} LOGIN NOINHERIT PASSWORD '{password}'").as_str())
+        .execute(
+            // One text is one transaction: a role never stays behind that belongs to nobody.
+            format!(
+                "{verb} ROLE {role} LOGIN NOINHERIT PASSWORD '{password}'; COMMENT ON ROLE {role} IS '{ours}'"
+            )
+            .as_str(),
+        )
         .await
         .map_err(|source| Error::MayNotCreateRole { role: role.to_owned(), source })?;
     connection
         .execute(
             format!(
-                "COMMENT ON ROLE {role} IS '{ours}';
-                 GRANT USAGE ON SCHEMA log, vault TO {role};
+                "GRANT USAGE ON SCHEMA log, vault TO {role};
                  GRANT SELECT ON ALL TABLES IN SCHEMA log, vault TO {role};
                  GRANT INSERT ON log.events, log.claims, log.commands, vault.data_keys TO {role};
                  GRANT UPDATE ON log.partitions TO {role};

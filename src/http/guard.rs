@@ -122,7 +122,7 @@ async fn bounded(inner: &Inner, at_work: AtWork, mut request: Request, next: Nex
     match bytes {
         // The number of requests bounds these; a connection's buffer takes them whole.
         Some(bytes) if bytes <= FREE_BYTES => response,
-        _ => large(inner, at_work, room, response, bytes.unwrap_or_default(), deadline),
+        _ => large(inner, at_work, room, response, bytes.unwrap_or_default()),
     }
 }
 
@@ -133,16 +133,14 @@ fn large(
     room: Option<BodyBudget>,
     response: Response,
     bytes: usize,
-    deadline: Instant,
 ) -> Response {
     let room = room.unwrap_or_else(|| inner.bodies.of_request());
     let irrevocable = response.extensions().get::<Irrevocable>().is_some();
     if room.take(bytes).is_err() && !irrevocable {
         return overloaded("there is no room for an answer of this size now; ask for a smaller page");
     }
-    response.map(|body| {
-        answer::within(body, deadline.max(Instant::now() + inner.request_timeout / 2), (at_work, room))
-    })
+    let deadline = Instant::now() + inner.request_timeout;
+    response.map(|body| answer::within(body, deadline, (at_work, room)))
 }
 
 fn overloaded(detail: &str) -> Response {

@@ -109,10 +109,20 @@ async fn a_role_that_cannot_start_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_projector_alone_needs_no_caller_and_may_listen_anywhere() {
+async fn a_projector_alone_asks_nobody_who_they_are_and_may_listen_anywhere() {
     let site = Site::migrated().await;
-    let mut projector = site.start(&["projector", "profiles"], &[("NATS_URL", "")]);
-    let client = Client::new(&projector.ready.http, "acme");
+    // The keys that the APIs need are no concern of it.
+    let jwt = [
+        ("NATS_URL", ""),
+        ("ROLLCALL_AUTH_MODE", "jwt"),
+        ("ROLLCALL_AUTH_ISSUER", "https://id.example"),
+        ("ROLLCALL_AUTH_AUDIENCE", "rollcall"),
+        ("ROLLCALL_AUTH_JWKS", "/nowhere"),
+    ];
+    let mut setup = site.setup(&["projector", "profiles"], &jwt);
+    setup.arguments = vec!["--http".to_owned(), "0.0.0.0:0".to_owned()];
+    let mut projector = Rollcall::start(setup);
+    let client = Client::new(&projector.ready.http.replace("0.0.0.0", "127.0.0.1"), "acme");
     client.get("/api/v1/users").await.expect(404);
     assert_eq!(client.get("/health").await.expect(200).json()["checks"].get("nats"), None);
     assert!(projector.stop().0.success());

@@ -111,7 +111,7 @@ struct Liveness {
 #[derive(ToSchema)]
 #[schema(example = json!({"status": "ready", "checks": {"postgres": {"status": "up"}, "nats": {"status": "up"}}}))]
 struct Health {
-    /// `ready`, `degraded` (NATS is away), `unavailable` or `stopping`.
+    /// `ready`, `degraded` (NATS is away, or the keys of some issuers are), `unavailable` or `stopping`.
     status: String,
     /// By what is checked.
     checks: BTreeMap<String, Check>,
