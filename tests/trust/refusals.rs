@@ -46,6 +46,11 @@ fn bad_tokens() -> Vec<Bad> {
         header[name] = value;
         foreign.sign(&header, &good)
     };
+    let for_logout = {
+        let mut header = signer.header();
+        header["typ"] = "logout+jwt".into();
+        signer.sign(&header, &good)
+    };
     let unknown = "kid) is not among";
     let mut cut = signer.token(&claims("acme"));
     cut.truncate(cut.len() - 10);
@@ -54,6 +59,7 @@ fn bad_tokens() -> Vec<Bad> {
         Bad { name: "another scheme", authorization: Some("Basic YWRhOmFkYQ==".to_owned()), words: "" },
         bearer("no JWT", "token", "not a signed JWT"),
         bearer("a cut signature", &cut, "signature"),
+        bearer("for another use", &for_logout, "type (typ)"),
         bearer("expired", &signer.token(&claims_with("exp", now() - 60)), "expired at 20"),
         bearer("not yet valid", &signer.token(&claims_with("nbf", now() + 60)), "not valid before 20"),
         bearer("without exp", &signer.token(&claims_with("exp", Value::Null)), "exp of the token is missing"),

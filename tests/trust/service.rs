@@ -23,6 +23,8 @@ pub const OF_GLOBEX: &str = "https://id.globex.example";
 pub const ROTATING: &str = "https://rotating.example";
 /// A tenant that may send 1 request a second and 5 at once.
 pub const HASTY: &str = "hasty";
+/// Tenants that may send 1 request a second and 20 at once.
+pub const BULKY: [&str; 2] = ["bulky-0", "bulky-1"];
 
 pub struct Service {
     rollcall: Rollcall,
@@ -54,10 +56,9 @@ impl Service {
             [issuer(OF_GLOBEX, "globex.json", r#"["globex"]"#), issuer(ROTATING, "rotating.json", "[]")];
         let mut variables = variables(&directory.join("main.json"));
         variables.push(("ROLLCALL_AUTH_ISSUERS".to_owned(), format!("[{}]", issuers.join(","))));
-        variables.push((
-            "ROLLCALL_LIMITS_TENANTS".to_owned(),
-            format!(r#"[{{tenant="{HASTY}", requests_per_second=1, burst=5}}]"#),
-        ));
+        let limits = [(HASTY, 5), (BULKY[0], 20), (BULKY[1], 20)]
+            .map(|(tenant, burst)| format!(r#"{{tenant="{tenant}", requests_per_second=1, burst={burst}}}"#));
+        variables.push(("ROLLCALL_LIMITS_TENANTS".to_owned(), format!("[{}]", limits.join(","))));
         let rollcall = Rollcall::start(Setup { directory: Some(directory), variables, ..Setup::default() });
         Self { rollcall, http: reqwest::Client::new(), signer, of_globex, rotating }
     }

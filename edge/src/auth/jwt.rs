@@ -4,7 +4,7 @@
 //! -> [`Principal`], remembered for a while.
 //!
 //! *Invariants:* the algorithm comes from the key, the key from the configured issuer, and never from the token; a token is
-//! of no use until its signature, issuer, audience and times were checked (RFC 8725).
+//! of no use until its type, signature, issuer, audience and times were checked (RFC 8725).
 
 mod claims;
 mod keeper;
@@ -149,6 +149,9 @@ impl Verifier {
         }
         if token.header.crit.0 {
             return Err(Refusal::Critical);
+        }
+        if !token.header.is_access_token() {
+            return Err(Refusal::Type);
         }
         let claimed = token.claims.issuer().ok_or(Refusal::Issuer)?;
         let place = self.issuers.iter().position(|known| known.issuer == claimed).ok_or(Refusal::Issuer)?;

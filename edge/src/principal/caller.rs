@@ -38,7 +38,7 @@ impl RequiredScope for ReadAudit {
 
 /// A principal that holds the scope `S`: `async fn show(caller: Caller<ReadUsers>)`. Only the extractor makes one.
 /// Refuses with 400 for malformed headers, 401, 403, 421 for a host that open mode does not answer to, 429 where the tenant
-/// has used up its rate, or 503 while an issuer's keys are not there.
+/// has used up its rate, scope or no scope, or 503 while an issuer's keys are not there.
 #[derive(Debug)]
 pub struct Caller<S> {
     principal: Principal,
@@ -78,9 +78,10 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &St) -> Result<Self, Problem> {
         let authenticator = Authenticator::from_ref(state);
-        let caller = Self::admit(authenticator.authenticate(parts).await?)?;
-        authenticator.charge(&caller.tenant)?;
-        Ok(caller)
+        let principal = authenticator.authenticate(parts).await?;
+        // Before the scope is looked at: a request that is refused for it is work that the tenant has caused.
+        authenticator.charge(&principal.tenant)?;
+        Self::admit(principal)
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ pub const REFETCH_EVERY: Duration = Duration::from_secs(30);
 const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(100);
 /// A fetch has a bound of its own; past this one the token is judged by the keys that there are.
 pub const REFETCH_WITHIN: Duration = Duration::from_secs(6);
+/// Anybody can name an unknown key, so whoever waits is nobody yet: all of them must not be all requests at work.
+pub const WAITING_MAX: usize = 64;
 
 /// One issuer's keys and the task that keeps them.
 pub struct Keeper {
@@ -42,6 +44,7 @@ pub struct Keeper {
     /// The one of the keys in `state`, to be read without a lock.
     generation: AtomicU64,
     wanted: Notify,
+    waiting: Semaphore,
 }
 
 /// Keys with a number that tells them from those before.
@@ -75,6 +78,7 @@ impl Keeper {
             state: watch::Sender::default(),
             generation: AtomicU64::new(0),
             wanted: Notify::new(),
+            waiting: Semaphore::new(WAITING_MAX),
         });
         let mut failures = 0;
         if let Err(error) = keeper.read(&mut failures).await
@@ -97,10 +101,13 @@ impl Keeper {
     }
 
     /// The keys once they were read again, for a token that names a key that is not among them. Those who ask at the same
-    /// time wait for the same reading; those who ask too soon after get what there is at once.
+    /// time wait for the same reading, up to [`WAITING_MAX`] of them; the others, and those who ask too soon after, get what
+    /// there is at once.
     pub async fn refetched(&self) -> Option<Keys> {
         let mut state = self.state.subscribe();
-        if !self.too_soon(&state.borrow_and_update()) {
+        if !self.too_soon(&state.borrow_and_update())
+            && let Ok(_place) = self.waiting.try_acquire()
+        {
             self.wanted.notify_one();
             // Either way the keys that there are by then decide.
             let _ = timeout(REFETCH_WITHIN, state.changed()).await;

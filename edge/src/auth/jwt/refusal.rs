@@ -20,6 +20,8 @@ pub enum Refusal {
     Algorithm,
     #[error("the token has a header parameter crit, and extensions are not taken")]
     Critical,
+    #[error("the token is of another type (typ) than JWT and at+jwt")]
+    Type,
     #[error("the issuer of the token (iss) is not one of those that are configured")]
     Issuer,
     #[error("the audience of the token (aud) does not name this service")]
@@ -50,6 +52,7 @@ impl Refusal {
             Self::Missing => "missing",
             Self::Header(_) | Self::Malformed(_) | Self::Critical => "malformed",
             Self::Algorithm => "algorithm",
+            Self::Type => "type",
             Self::Issuer => "issuer",
             Self::Audience => "audience",
             Self::Key | Self::NoKey => "key",
@@ -102,6 +105,7 @@ mod tests {
             Refusal::Malformed("x"),
             Refusal::Algorithm,
             Refusal::Critical,
+            Refusal::Type,
             Refusal::Issuer,
             Refusal::Audience,
             Refusal::Key,

@@ -45,16 +45,17 @@ impl Source {
     /// Where somebody on the way could put keys of their own there, or no client can be made, for want of system
     /// certificates say.
     pub fn url(url: Url) -> Result<Self, Error> {
-        let loopback = url.scheme() == "http" && url.host_str().is_some_and(host::is_loopback);
-        if url.scheme() != "https" && !loopback {
+        let loopback = url.host_str().is_some_and(host::is_loopback);
+        if url.scheme() != "https" && !(url.scheme() == "http" && loopback) {
             return Err(Error::Insecure(place(&url)));
         }
         let client = Client::builder()
             .timeout(FETCH_WITHIN)
             // A redirect would let whoever answers choose another place, and another scheme.
-            .redirect(redirect::Policy::none())
-            .build()
-            .map_err(|error| Error::Client(place(&url), error))?;
+            .redirect(redirect::Policy::none());
+        // This machine is not asked for over the network in clear, whatever HTTP_PROXY says.
+        let client = if loopback { client.no_proxy() } else { client };
+        let client = client.build().map_err(|error| Error::Client(place(&url), error))?;
         Ok(Self::Url(url, client))
     }
 

@@ -1,5 +1,6 @@
 //! Tokens of issuers whose keys are made here, at a time that is chosen here.
 
+mod charged;
 mod headers;
 mod issuers;
 mod key_sets;

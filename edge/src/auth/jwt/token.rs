@@ -47,8 +47,24 @@ pub struct Token<'a, Claims> {
 pub struct Header {
     pub alg: String,
     pub kid: Option<String>,
+    pub typ: Option<String>,
     #[serde(default)]
     pub crit: Present,
+}
+
+impl Header {
+    /// Whether the token is for presenting to a service: no type, `JWT` (RFC 7519 5.1) or `at+jwt` (RFC 9068 2.1), each a
+    /// media type whose `application/` may be left out and whose case is of no matter (RFC 7515 4.1.9). An issuer signs
+    /// others with the same keys, to end sessions or to tell of events, which must not open anything (RFC 8725 3.11).
+    pub fn is_access_token(&self) -> bool {
+        const APPLICATION: &str = "application/";
+        let Some(typ) = &self.typ else { return true };
+        let name = match typ.split_at_checked(APPLICATION.len()) {
+            Some((start, name)) if start.eq_ignore_ascii_case(APPLICATION) => name,
+            _ => typ,
+        };
+        ["JWT", "at+jwt"].iter().any(|taken| name.eq_ignore_ascii_case(taken))
+    }
 }
 
 /// Whether a member is there, whatever it holds.

@@ -126,6 +126,45 @@ async fn critical_extensions_are_refused() {
 }
 
 #[tokio::test]
+async fn a_token_for_another_use_is_refused() {
+    let signer = Signer::ed25519("a");
+    let verifier = verifier(&[&signer]).await;
+    let with_typ = |typ: Value| {
+        let mut header = signer.header();
+        header["typ"] = typ;
+        signer.sign(&header, &claims().to_string())
+    };
+    let taken =
+        ["JWT", "jwt", "at+jwt", "AT+JWT", "application/jwt", "application/at+jwt", "Application/At+Jwt"];
+    for typ in taken.map(Value::from).into_iter().chain([Value::Null]) {
+        assert!(ask(&verifier, &with_typ(typ.clone())).await.is_ok(), "{typ}");
+    }
+    let untyped = signer.sign(&json!({"alg": "EdDSA", "kid": "a"}), &claims().to_string());
+    ask(&verifier, &untyped).await.unwrap();
+    for typ in [
+        "logout+jwt",
+        "application/logout+jwt",
+        "dpop+jwt",
+        "secevent+jwt",
+        "JOSE",
+        "",
+        "application/",
+        "application/application/jwt",
+        "text/jwt",
+        "jwt ",
+        "at+jwt+x",
+        "äpplication/jwt",
+    ] {
+        let (status, detail) = refused(ask(&verifier, &with_typ(typ.into())).await);
+        assert!(status == 401 && detail.contains("type (typ)"), "{typ}: {detail}");
+    }
+    for typ in [json!(1), json!(["JWT"])] {
+        let (status, detail) = refused(ask(&verifier, &with_typ(typ.clone())).await);
+        assert!(status == 401 && detail.contains("header cannot be read"), "{typ}: {detail}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_may_be_left_unnamed_where_there_is_one() {
     let (one, other) = (Signer::ed25519("a"), Signer::ed25519("b"));
     let unnamed = one.sign(&json!({"alg": "EdDSA"}), &claims().to_string());

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio::{net::TcpListener, time::timeout};
 
 use super::{
     Issuer, Signer, Source, Verifier, ask, claims, claims_with, file, issuer, refused, server::Server,
     settings, signer::set,
 };
-use crate::auth::jwt::keeper::{REFETCH_EVERY, REFETCH_WITHIN};
+use crate::auth::jwt::keeper::{REFETCH_EVERY, REFETCH_WITHIN, WAITING_MAX};
 
 async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..1_500 {
@@ -29,7 +29,7 @@ async fn a_herd_with_a_new_key_fetches_once() {
     let (of_old, of_new) = (old.token(&claims()), new.token(&claims()));
     ask(&verifier, &of_old).await.unwrap();
     server.answer(200, set(&[&new]));
-    let answers = join_all((0..200).map(|_| ask(&verifier, &of_new))).await;
+    let answers = join_all((0..WAITING_MAX).map(|_| ask(&verifier, &of_new))).await;
     assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().find(|answer| answer.is_err()));
     assert_eq!(server.asked(), 2);
     // It was remembered, but the key is gone.
@@ -58,6 +58,29 @@ async fn unknown_keys_cause_one_fetch_in_thirty_seconds() {
     attack("c").await;
     assert_eq!(server.asked(), 3);
     ask(&verifier, &known.token(&claims())).await.unwrap();
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_fetch_are_bounded() {
+    const MORE: usize = 100;
+    let (old, new) = (Signer::ed25519("old"), Signer::ed25519("new"));
+    let server = Server::start(&set(&[&old])).await;
+    let verifier = Verifier::start(settings(vec![issuer(server.source())])).await.unwrap();
+    server.answer(200, set(&[&old, &new]));
+    let held = server.hold().await;
+    let of_new = new.token(&claims());
+    let mut herd: FuturesUnordered<_> = (0..WAITING_MAX + MORE).map(|_| ask(&verifier, &of_new)).collect();
+    let at_once = timeout(REFETCH_WITHIN / 2, herd.by_ref().take(MORE).collect::<Vec<_>>());
+    for answer in at_once.await.expect("answers while the fetch is under way") {
+        assert_eq!(refused(answer).0, 401);
+    }
+    // Whoever is known is not kept waiting by them.
+    ask(&verifier, &old.token(&claims())).await.unwrap();
+    drop(held);
+    let waited: Vec<_> = herd.collect().await;
+    assert_eq!(waited.len(), WAITING_MAX);
+    assert!(waited.iter().all(Result::is_ok), "{:?}", waited.iter().find(|answer| answer.is_err()));
+    assert_eq!(server.asked(), 2);
 }
 
 #[tokio::test]

@@ -8,7 +8,10 @@ use std::sync::{
 use axum::{Router, response::IntoResponse, routing::get};
 use http::StatusCode;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedRwLockWriteGuard, RwLock},
+};
 
 use crate::auth::jwt::{Source, Url};
 
@@ -17,6 +20,7 @@ pub struct Server {
     url: Url,
     answer: Arc<Mutex<(StatusCode, String)>>,
     asked: Arc<AtomicUsize>,
+    gate: Arc<RwLock<()>>,
 }
 
 impl Server {
@@ -31,11 +35,13 @@ impl Server {
             url: Url::parse(&url).unwrap(),
             answer: Arc::new(Mutex::new((StatusCode::OK, jwks.to_string()))),
             asked: Arc::default(),
+            gate: Arc::default(),
         };
-        let Self { answer, asked, .. } = server.clone();
+        let Self { answer, asked, gate, .. } = server.clone();
         let elsewhere = Arc::clone(&answer);
         let jwks = get(async move || {
             asked.fetch_add(1, Ordering::SeqCst);
+            let _open = gate.read().await;
             let (status, body) = answer.lock().unwrap().clone();
             (status, [("location", "/elsewhere.json")], body).into_response()
         });
@@ -52,6 +58,11 @@ impl Server {
 
     pub fn answer(&self, status: u16, body: impl ToString) {
         *self.answer.lock().unwrap() = (StatusCode::from_u16(status).unwrap(), body.to_string());
+    }
+
+    /// Requests are not answered until what is returned is dropped.
+    pub async fn hold(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.gate).write_owned().await
     }
 
     pub fn asked(&self) -> usize {
