@@ -10,7 +10,7 @@ dclint=3.1.0
 pyyaml=6.0.3
 nats_py=2.16.0
 
-scripts/install-tools.sh python3 venv node:nodejs npm jq openssl haproxy nats-server shellcheck promtool:prometheus \
+scripts/install-tools.sh curl python3 venv node:nodejs npm jq openssl haproxy nats-server shellcheck promtool:prometheus \
     systemd-analyze:systemd
 work=$PWD/target/check-deploy
 mkdir -p "$work"
