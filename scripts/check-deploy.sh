@@ -138,6 +138,7 @@ check "sysusers" systemd-sysusers --dry-run "$PWD/deploy/systemd/rollcall.sysuse
 for file in prometheus compose; do
     check "prometheus/$file.yml and its rules" promtool check config "deploy/prometheus/$file.yml"
 done
+check "what the alert rules tell of" promtool test rules deploy/prometheus/alerts_test.yml
 check "Grafana's dashboard" jq --exit-status .panels deploy/grafana/rollcall.json
 
 if ((${#failed[@]} > 0)); then
