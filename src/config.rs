@@ -58,7 +58,7 @@ pub struct Limits {
     pub requests: usize,
     pub request_timeout: Duration,
     pub idle_timeout: Duration,
-    pub body_bytes_in_flight: usize,
+    pub bytes_in_flight: usize,
     pub append_queue: usize,
     pub rate: rate::Limits,
 }
@@ -149,7 +149,7 @@ fn auth(reader: &mut Reader) -> Auth {
     }
     if !jwt {
         // Somebody who names an issuer and leaves the door open has forgotten something.
-        if !issuers.is_empty() {
+        if !issuers.is_empty() || one.iter().any(|(_, text)| text.is_some()) {
             reader.refuse("auth.mode", "must be \"jwt\" where an issuer is set");
         }
         return Auth::Open;
@@ -185,7 +185,7 @@ fn limits(reader: &mut Reader) -> Limits {
         request_timeout: reader.seconds("limits.request_timeout_s", 3..=600),
         idle_timeout: reader.seconds("limits.idle_timeout_s", 5..=3_600),
         // A whole batch must find room.
-        body_bytes_in_flight: reader.number("limits.body_bytes_in_flight", 16 * 1024 * 1024..=1 << 40),
+        bytes_in_flight: reader.number("limits.bytes_in_flight", 16 * 1024 * 1024..=1 << 40),
         append_queue: reader.number("limits.append_queue", 1..=1_000_000),
         rate: rate::Limits {
             each: each.map(|(requests_per_second, burst)| Limit { requests_per_second, burst }),
@@ -274,8 +274,10 @@ mod tests {
         assert!(!refused.contains("auth.issuer "), "{refused}");
         let one =
             [("auth.issuer", "https://a.example"), ("auth.audience", "rollcall"), ("auth.jwks", "/keys")];
-        let refused = read(&one).unwrap_err().to_string();
-        assert!(refused.contains("auth.mode"), "an issuer without jwt is a mistake: {refused}");
+        for some in [&one[..], &one[..1]] {
+            let refused = read(some).unwrap_err().to_string();
+            assert!(refused.contains("auth.mode"), "an issuer without jwt is a mistake: {refused}");
+        }
         let list = r#"[{issuer = "https://b.example", audience = "r", jwks = "/b", tenants = ["acme"]}]"#;
         let all = [&one[..], &[("auth.mode", "jwt"), ("auth.issuers", list)]].concat();
         let Auth::Jwt(jwt::Settings { issuers, .. }) = read(&all).unwrap().auth else { panic!("open") };

@@ -90,7 +90,7 @@ fn http(report: &mut Report, settings: &Settings) {
     let api = Parts { commands: true, queries: true, projects: Vec::new() };
     match api.listen(address, &settings.auth) {
         Ok(_) => report.ok("http", format!("{address} is free")),
-        Err(error) => report.fail(
+        Err(error) => report.warn(
             "http",
             format!("{error:#}"),
             "choose another address with http, or stop who listens there (if that is this service, all is well)",

@@ -8,13 +8,16 @@ mod openapi;
 mod requests;
 pub mod server;
 
-use std::sync::Arc;
-
-use axum::{Router, http::header::CONTENT_TYPE, middleware, routing::get};
+use axum::{Router, middleware, routing::get};
+use bytes::Bytes;
+use http::{
+    Extensions, HeaderMap, StatusCode, Version,
+    header::{CONTENT_TYPE, ETAG},
+};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rollcall_edge::{fallback::with_fallbacks, problem};
 use tower::ServiceBuilder;
-use tower_http::compression::{CompressionLayer, predicate::SizeAbove};
+use tower_http::compression::{CompressionLayer, Predicate, predicate::SizeAbove};
 use utoipa_axum::router::OpenApiRouter;
 
 use guard::Guard;
@@ -26,7 +29,7 @@ const COMPRESSED_BYTES_MIN: u16 = 1_024;
 /// All routes of the process.
 pub fn router(api: OpenApiRouter, health: Health, guard: Guard, metrics: PrometheusHandle) -> Router {
     // The whole API, whatever part of it this process serves: a client sees it behind one load balancer.
-    let description: Arc<str> = openapi::document().into();
+    let description = Bytes::from(openapi::document());
     let (api, _) = api.split_for_parts();
     let exposition = move || {
         let text = metrics.render();
@@ -36,7 +39,7 @@ pub fn router(api: OpenApiRouter, health: Health, guard: Guard, metrics: Prometh
         .route(
             "/openapi.json",
             get(move || {
-                let text = description.to_string();
+                let text = description.clone();
                 async move { ([(CONTENT_TYPE, "application/json")], text) }
             }),
         )
@@ -46,7 +49,12 @@ pub fn router(api: OpenApiRouter, health: Health, guard: Guard, metrics: Prometh
         .merge(docs::routes());
     let passed = ServiceBuilder::new()
         .layer(middleware::from_fn(requests::observe))
-        .layer(middleware::from_fn_with_state(guard, guard::guard))
-        .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN)));
+        .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN).and(has_no_etag)))
+        .layer(middleware::from_fn_with_state(guard, guard::guard));
     with_fallbacks(router).layer(passed)
+}
+
+/// A strong ETag is of these bytes and no others (RFC 9110 8.8.3).
+fn has_no_etag(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
+    !headers.contains_key(ETAG)
 }

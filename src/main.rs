@@ -121,6 +121,7 @@ fn run<F: Future<Output = anyhow::Result<()>>>(
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    process::raise_open_files();
     let runtime = process::runtime()?;
     let outcome = runtime.block_on(role(settings));
     // What may still run (a connection that was not drained in time) is not waited for.

@@ -52,7 +52,7 @@ impl MasterKeySource for KeyFile {
         let path = self.path.display();
         if self.named {
             return Err(format!(
-                "there is no master key at {path} (ROLLCALL_MASTER_KEY_FILE): make one with \
+                "there is no master key at {path} (master_key.file): make one with \
                  \"openssl rand -hex 32 > {path}\" and keep it safe"
             ));
         }

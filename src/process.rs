@@ -1,11 +1,19 @@
 //! A process from its start to its end: the runtime, and the signals that ask it to stop.
 
 use anyhow::bail;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
+
+/// Lets the process have as many open files as it may: each connection is one, and shells grant few at first.
+pub fn raise_open_files() {
+    // A system that does not let us leaves things as they are; the doctor tells.
+    let _ = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+}
 
 /// The threads that everything runs on.
 pub fn runtime() -> std::io::Result<Runtime> {

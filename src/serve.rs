@@ -14,7 +14,7 @@ use crate::{
     http,
     master_key::KeyFile,
     process, ready,
-    service::{Ground, Parts, Projects, Service, authenticator},
+    service::{Ground, Parts, Projects, Service},
 };
 
 #[derive(clap::Args)]
@@ -87,7 +87,7 @@ async fn start(
     let listener = parts.listen(address, &settings.auth)?;
     let address = listener.local_addr()?;
     let metrics = http::metrics::install(role.name())?;
-    let authenticator = authenticator(&settings.auth, &settings.limits).await?;
+    let authenticator = parts.authenticator(settings).await?;
     let url =
         settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
     let key = KeyFile::named(settings)?;

@@ -60,9 +60,14 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// Whether callers are asked who they are.
+    pub fn serves_api(&self) -> bool {
+        self.commands || self.queries
+    }
+
     /// Nobody is asked who they are in open mode, so only this machine may ask; health and metrics tell nothing of users.
     fn check_address(&self, address: SocketAddr, auth: &Auth) -> anyhow::Result<()> {
-        let open_api = matches!(auth, Auth::Open) && (self.commands || self.queries);
+        let open_api = matches!(auth, Auth::Open) && self.serves_api();
         if open_api && !address.ip().is_loopback() {
             bail!(
                 "http: refusing to listen on {address}: without authentication (auth.mode = \"open\") only a loopback \
@@ -157,8 +162,9 @@ impl Service {
         }
         let Background { tasks, shutdown: projecting, readers, .. } = background;
         let guard = Guard::new(&settings.limits);
-        let health = Health::new(log.clone(), readers, publishing, authenticator, guard.clone());
-        tasks.spawn(health.clone().measure(projecting.clone()));
+        let asked = parts.serves_api().then_some(authenticator);
+        let health = Health::new(log.clone(), readers, publishing, asked, guard.clone());
+        tasks.spawn(health.clone().watch(projecting.clone()));
         let router = http::router(api, health, guard.clone(), metrics);
         let (serving, limits) = (CancellationToken::new(), settings.limits.clone());
         let (stop, drain) = (serving.clone(), settings.shutdown.drain);
@@ -249,6 +255,16 @@ fn log_options(parts: &Parts, settings: &Settings) -> rollcall_event_store::Opti
         pool_connections_max: settings.database.pool_connections,
         expires_records: parts.commands,
         ..rollcall_event_store::Options::default()
+    }
+}
+
+impl Parts {
+    /// How callers are known; a process that asks nobody needs no keys.
+    pub async fn authenticator(&self, settings: &Settings) -> anyhow::Result<Authenticator> {
+        match self.serves_api() {
+            true => authenticator(&settings.auth, &settings.limits).await,
+            false => Ok(Authenticator::open()),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     http,
     master_key::KeyFile,
     migrate, process, ready,
-    service::{Ground, Parts, Projects, Service, authenticator},
+    service::{Ground, Parts, Projects, Service},
 };
 
 #[derive(clap::Args)]
@@ -82,7 +82,7 @@ async fn start(settings: &Settings, ready_file: Option<PathBuf>) -> anyhow::Resu
     let listener = parts.listen(address, &settings.auth)?;
     let address = listener.local_addr()?;
     let metrics = http::metrics::install("up")?;
-    let authenticator = authenticator(&settings.auth, &settings.limits).await?;
+    let authenticator = parts.authenticator(settings).await?;
     let directory = DataDir::open(settings.data_dir.clone()).map_err(anyhow::Error::from)?;
 
     let (postgres, nats) = tokio::try_join!(

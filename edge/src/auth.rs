@@ -47,7 +47,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// Where a setting is bad or a file of keys cannot be used. A URL that cannot be fetched is no error: see
-    /// [`keys_ready`](Self::keys_ready).
+    /// [`issuers_without_keys`](Self::issuers_without_keys).
     pub async fn jwt(settings: jwt::Settings) -> Result<Self, jwt::Error> {
         Ok(Self { mode: Mode::Jwt(Arc::new(jwt::Verifier::start(settings).await?)), rate: None })
     }
@@ -59,12 +59,22 @@ impl Authenticator {
         self
     }
 
-    /// Whether every issuer's keys were read at least once; without them its tokens are answered with 503.
+    /// Whether anybody can be authenticated: the keys of one issuer at least were read. Those of the others are not waited
+    /// for, or one customer's issuer that is away would keep everybody's service down.
     #[must_use]
     pub fn keys_ready(&self) -> bool {
         match &self.mode {
             Mode::Open => true,
             Mode::Jwt(verifier) => verifier.keys_ready(),
+        }
+    }
+
+    /// How many issuers' keys were never read; their tokens are answered with 503 until they are.
+    #[must_use]
+    pub fn issuers_without_keys(&self) -> usize {
+        match &self.mode {
+            Mode::Open => 0,
+            Mode::Jwt(verifier) => verifier.issuers_without_keys(),
         }
     }
 

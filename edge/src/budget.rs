@@ -1,4 +1,4 @@
-//! Room for request bodies: large ones may be in memory only up to a common bound.
+//! Room for the bodies of requests and answers: large ones may be in memory only up to a common bound.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,8 +6,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::{Problem, code};
 
-/// What every body may have without asking; the number of requests bounds it.
-const FREE_BYTES: usize = 16 * 1024;
+/// What every request may have without asking; the number of requests bounds it.
+pub const FREE_BYTES: usize = 16 * 1024;
 /// Room is counted in parts of this size: a semaphore counts in 32 bits.
 const PART_BYTES: usize = 4 * 1024;
 
@@ -49,7 +49,7 @@ struct Taken {
 impl BodyBudget {
     /// # Errors
     /// 503 `overloaded` where there is no room for that many bytes more.
-    pub(crate) fn take(&self, bytes: usize) -> Result<(), Problem> {
+    pub fn take(&self, bytes: usize) -> Result<(), Problem> {
         let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.bytes += bytes;
         let wanted = taken.bytes.saturating_sub(FREE_BYTES).div_ceil(PART_BYTES);

@@ -12,6 +12,10 @@ use crate::token::{self, ConsistencyToken};
 
 static CORRELATION_ID: HeaderName = HeaderName::from_static("correlation-id");
 
+/// On the extensions of an answer that tells what was done and cannot be undone: it must be sent, be there room or not.
+#[derive(Clone, Copy, Debug)]
+pub struct Irrevocable;
+
 /// A JSON answer; headers are added in place.
 ///
 /// ```
@@ -45,6 +49,12 @@ impl Json {
         let mut bytes = Vec::with_capacity(512);
         serde_json::to_writer(&mut bytes, value).expect("an answer's type serialises into memory");
         Self::bytes(status, bytes)
+    }
+
+    /// Marks it as [`Irrevocable`].
+    pub fn irrevocable(mut self) -> Self {
+        self.response.extensions_mut().insert(Irrevocable);
+        self
     }
 
     pub fn etag(self, version: u64) -> Self {

@@ -85,6 +85,16 @@ pub enum Error {
          newer rollcall"
     )]
     SchemaNewer(i64),
+    #[error(
+        "the database was made by a version from before the first release, whose form is not read any more: start on an \
+         empty database"
+    )]
+    BeforeRelease,
+    #[error(
+        "the role {role} belongs to {owner}: name another for this log with database.service_role (its password would be \
+         changed, and the services of the other log locked out)"
+    )]
+    RoleTaken { role: String, owner: String },
     #[error("the database is not prepared for this version of rollcall: run \"rollcall migrate\" first")]
     NotMigrated,
     #[error(
@@ -141,12 +151,15 @@ pub async fn migrate(
     connection
         .execute("SET client_min_messages = warning; CREATE SCHEMA IF NOT EXISTS log; SET search_path = log")
         .await?;
-    MIGRATIONS.run(&mut connection).await.map_err(Error::Migrate)?;
+    MIGRATIONS.run(&mut connection).await.map_err(|error| match error {
+        MigrateError::VersionMismatch(_) => Error::BeforeRelease,
+        other => Error::Migrate(other),
+    })?;
     connection.execute("RESET search_path").await?;
 
     let Meta { log_id, partitions, service_role } = settle_meta(&mut connection, &options).await?;
     let master = settle_master_key(&mut connection, source).await?;
-    settle_role(&mut connection, &service_role, &master).await?;
+    settle_role(&mut connection, &service_role, log_id, &master).await?;
     let service = service_session(&owner, &service_role, &master);
     let keys = settle_digest_root(&mut connection, master, log_id).await?;
     sqlx::query("SELECT pg_advisory_unlock($1)").bind(TURN).execute(&mut connection).await?;
@@ -338,14 +351,29 @@ fn service_password(role: &str, master: &MasterKey) -> String {
     hex::encode(master.prove(format!("service role {role}").as_bytes()))
 }
 
-async fn settle_role(connection: &mut PgConnection, role: &str, master: &MasterKey) -> Result<(), Error> {
+async fn settle_role(
+    connection: &mut PgConnection,
+    role: &str,
+    log_id: Uuid,
+    master: &MasterKey,
+) -> Result<(), Error> {
     // Identifiers and passwords cannot be bound; both are made of [a-z0-9_] alone.
     let password = service_password(role, master);
-    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)")
-        .bind(role)
-        .fetch_one(&mut *connection)
-        .await?;
-    let verb = if exists { "ALTER" } else { "CREATE" };
+    // Roles are the cluster's; a comment says whose this one is.
+    let ours = format!("Rollcall, log {log_id}");
+    let comment: Option<Option<String>> =
+        sqlx::query_scalar("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1")
+            .bind(role)
+            .fetch_optional(&mut *connection)
+            .await?;
+    let verb = match comment {
+        None => "CREATE",
+        Some(Some(owner)) if owner == ours => "ALTER",
+        Some(owner) => {
+            let owner = owner.unwrap_or_else(|| "somebody else".to_owned());
+            return Err(Error::RoleTaken { role: role.to_owned(), owner });
+        }
+    };
     connection
         .execute(format!("{verb} ROLE {role} LOGIN NOINHERIT PASSWORD '{password}'").as_str())
         .await
@@ -353,7 +381,8 @@ async fn settle_role(connection: &mut PgConnection, role: &str, master: &MasterK
     connection
         .execute(
             format!(
-                "GRANT USAGE ON SCHEMA log, vault TO {role};
+                "COMMENT ON ROLE {role} IS '{ours}';
+                 GRANT USAGE ON SCHEMA log, vault TO {role};
                  GRANT SELECT ON ALL TABLES IN SCHEMA log, vault TO {role};
                  GRANT INSERT ON log.events, log.claims, log.commands, vault.data_keys TO {role};
                  GRANT UPDATE ON log.partitions TO {role};

@@ -1,11 +1,11 @@
 //! Prints what is in force.
 
-use config::{Value, ValueKind};
+use config::{Map, Value, ValueKind};
 
 use super::Config;
 
-/// Keys whose value is a URL that may hold a password.
-const URLS: [&str; 2] = ["database.url", "nats.url"];
+/// Keys whose values are not shown where they are no URLs.
+const SECRET: [&str; 2] = ["database.url", "nats.url"];
 
 impl Config {
     /// Every key with its value and where that came from, a line each, as TOML. Passwords are masked.
@@ -22,24 +22,40 @@ impl Config {
 
     fn masked(&self, key: &str) -> Value {
         let value = self.value(key).clone();
-        match (&value.kind, URLS.contains(&key)) {
-            (ValueKind::String(url), true) if !url.is_empty() => Value::new(None, without_password(url)),
-            _ => value,
+        match &value.kind {
+            // A URL without a scheme is none that can be told from a password.
+            ValueKind::String(text) if SECRET.contains(&key) && !text.is_empty() && !text.contains("://") => {
+                Value::new(None, "<set>")
+            }
+            _ => mask(value),
         }
     }
 }
 
-/// A URL as it may stand on a screen.
+/// Every URL in a value without what may be secret in it.
+fn mask(value: Value) -> Value {
+    match value.kind {
+        ValueKind::String(text) if text.contains("://") => Value::new(None, without_password(&text)),
+        ValueKind::Array(values) => Value::new(None, values.into_iter().map(mask).collect::<Vec<_>>()),
+        ValueKind::Table(table) => {
+            let table: Map<String, Value> =
+                table.into_iter().map(|(name, value)| (name, mask(value))).collect();
+            Value::new(None, table)
+        }
+        kind => Value::new(None, kind),
+    }
+}
+
+/// A URL as it may stand on a screen: its user only where there is a password beside, because alone it may be a token.
 pub fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return "<set>".to_owned() };
     // Parameters may hold a password too.
     let rest = rest.split('?').next().unwrap_or_default();
-    match rest.rsplit_once('@') {
-        Some((user, place)) => {
-            let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:***@{place}")
-        }
-        None => format!("{scheme}://{rest}"),
+    let Some((user, place)) = rest.rsplit_once('@') else { return format!("{scheme}://{rest}") };
+    match user.split_once(':') {
+        Some((user, _)) => format!("{scheme}://{user}:***@{place}"),
+        None if scheme.starts_with("postgres") => format!("{scheme}://{user}@{place}"),
+        None => format!("{scheme}://***@{place}"),
     }
 }
 
@@ -81,6 +97,23 @@ mod tests {
                 .any(|line| line.starts_with("limits.requests = 8192") && line.ends_with("# default"))
         );
         toml_again(&shown);
+    }
+
+    #[test]
+    fn no_url_shows_what_may_be_secret_in_it() {
+        assert_eq!(without_password("nats://SECRETTOKEN@h:4222"), "nats://***@h:4222");
+        assert_eq!(without_password("postgres://rollcall_service@h/r"), "postgres://rollcall_service@h/r");
+        let issuers =
+            r#"[{issuer = "https://a.example", audience = "r", jwks = "https://u:pw@idp/jwks?key=s3cret"}]"#;
+        let set = vec![
+            ("auth.issuers".to_owned(), issuers.to_owned()),
+            ("auth.jwks".to_owned(), "https://u:pw@idp/jwks".to_owned()),
+        ];
+        let shown = Config::load(&Flags { set, ..Flags::default() }).unwrap().show();
+        assert!(
+            shown.contains("https://u:***@idp/jwks") && !shown.contains("pw") && !shown.contains("s3cret"),
+            "{shown}"
+        );
     }
 
     /// What is shown can be used as a file.

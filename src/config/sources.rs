@@ -9,6 +9,9 @@ use rollcall_edge::hint;
 /// Every key with its default, and what it means.
 pub const DEFAULTS: &str = include_str!("default.toml");
 
+/// Names in the environment that other programs use for the same.
+const COMMON: [(&str, &str); 2] = [("DATABASE_URL", "database.url"), ("NATS_URL", "nats.url")];
+
 /// The flags that every role takes.
 #[derive(clap::Args, Default)]
 pub struct Flags {
@@ -73,48 +76,53 @@ impl Config {
         flags: &Flags,
         environment: impl Iterator<Item = (String, String)>,
     ) -> anyhow::Result<Self> {
-        let mut config = Self {
-            values: leaves(DEFAULTS, "default").expect("the defaults are TOML"),
-            warnings: Vec::new(),
-        };
+        let defaults = leaves(DEFAULTS, "default").expect("the defaults are TOML");
+        let mut config = Self { values: defaults, warnings: Vec::new() };
         if let Some(path) = &flags.config {
             let origin = path.display().to_string();
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("the configuration {origin} cannot be read"))?;
-            let values = leaves(&text, &origin)?;
-            for (key, value) in values {
-                config.put(&key, value)?;
-            }
+            config.overlay(leaves(&text, &origin)?)?;
         }
-        for (name, text) in environment {
-            let Some(rest) = name.strip_prefix("ROLLCALL_") else {
-                match name.as_str() {
-                    "DATABASE_URL" => config.put_text("database.url", &text, &name)?,
-                    "NATS_URL" => config.put_text("nats.url", &text, &name)?,
-                    _ => {}
-                }
-                continue;
-            };
-            let key = config.keys().find(|key| variable(key) == name).map(str::to_owned);
-            match key {
-                Some(key) => config.put_text(&key, &text, &name)?,
-                None if rest == "CONFIG" => {}
-                None => {
-                    let names: Vec<String> = config.keys().map(variable).collect();
-                    let hint = hint::suffix(&name, names.iter().map(String::as_str));
-                    config.warnings.push(format!(
-                        "{name} is in the environment, but is no key of the configuration{hint}"
-                    ));
-                }
-            }
-        }
-        for (key, text) in &flags.set {
-            config.put_text(key, text, "--set")?;
-        }
-        for (key, flag, text) in flags.short() {
-            config.put_text(key, text, flag)?;
-        }
+        let environment = config.variables(environment)?;
+        config.overlay(environment)?;
+        let short =
+            flags.short().map(|(key, flag, text)| (key.to_owned(), Value::new(Some(&flag.to_owned()), text)));
+        let set = flags.set.iter().map(|(key, text)| Ok((key.clone(), config.parse(key, text, "--set")?)));
+        let level = set.chain(short.map(Ok)).collect::<anyhow::Result<_>>()?;
+        config.overlay(level)?;
         Ok(config)
+    }
+
+    /// What the environment sets. The names with ROLLCALL_ win over those that others use too.
+    fn variables(
+        &mut self,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> anyhow::Result<BTreeMap<String, Value>> {
+        let (mut common, mut ours) = (BTreeMap::new(), BTreeMap::new());
+        for (name, text) in environment {
+            let of_all = COMMON.iter().find(|(common, _)| *common == name);
+            if let Some((_, key)) = of_all {
+                common.insert((*key).to_owned(), self.parse(key, &text, &name)?);
+            } else if name.starts_with("ROLLCALL_") && name != "ROLLCALL_CONFIG" {
+                let key = self.keys().find(|key| variable(key) == name).map(str::to_owned);
+                match key {
+                    Some(key) => {
+                        let value = self.parse(&key, &text, &name)?;
+                        ours.insert(key, value);
+                    }
+                    None => {
+                        let names: Vec<String> = self.keys().map(variable).collect();
+                        let hint = hint::suffix(&name, names.iter().map(String::as_str));
+                        self.warnings.push(format!(
+                            "{name} is in the environment, but is no key of the configuration{hint}"
+                        ));
+                    }
+                }
+            }
+        }
+        common.extend(ours);
+        Ok(common)
     }
 
     pub fn keys(&self) -> impl Iterator<Item = &str> {
@@ -131,27 +139,33 @@ impl Config {
         self.value(key).origin().unwrap_or("default")
     }
 
-    fn put_text(&mut self, key: &str, text: &str, origin: &str) -> anyhow::Result<()> {
-        let is_list = matches!(self.values.get(key).map(|value| &value.kind), Some(ValueKind::Array(_)));
-        let value = if is_list {
-            leaves(&format!("value = {text}"), origin)?.remove("value").unwrap_or_default()
-        } else {
-            Value::new(Some(&origin.to_owned()), text)
-        };
-        self.put(key, value)
+    /// A text as the value of a key: lists are written as in a file.
+    fn parse(&self, key: &str, text: &str, origin: &str) -> anyhow::Result<Value> {
+        Ok(match self.values.get(key).map(|value| &value.kind) {
+            Some(ValueKind::Array(_)) => {
+                leaves(&format!("value = {text}"), origin)?.remove("value").unwrap_or_default()
+            }
+            _ => Value::new(Some(&origin.to_owned()), text),
+        })
     }
 
-    fn put(&mut self, key: &str, value: Value) -> anyhow::Result<()> {
-        match self.values.get_mut(key) {
-            Some(place) => *place = value,
-            None => {
+    /// Puts the values of one source over those of weaker ones. A secret and the file of that secret are two forms of one
+    /// value: where a source has one of them, what a weaker one said in the other form counts no more.
+    fn overlay(&mut self, level: BTreeMap<String, Value>) -> anyhow::Result<()> {
+        for (key, value) in &level {
+            if !self.values.contains_key(key) {
                 let origin = value.origin().unwrap_or_default();
                 bail!(
                     "{key} (from {origin}) is no key of the configuration{}",
                     hint::suffix(key, self.keys())
                 )
             }
+            let other = key.strip_suffix("_file").map_or_else(|| format!("{key}_file"), str::to_owned);
+            if self.values.contains_key(&other) && !level.contains_key(&other) {
+                self.values.insert(other, Value::new(value.origin().map(str::to_owned).as_ref(), ""));
+            }
         }
+        self.values.extend(level);
         Ok(())
     }
 }
@@ -229,6 +243,30 @@ mod tests {
         );
         let flags = Flags { set: vec![("auth.mod".to_owned(), "jwt".to_owned())], ..Flags::default() };
         assert!(load(&flags, &[]).err().unwrap().to_string().contains("`auth.mode`"));
+    }
+
+    #[test]
+    fn our_own_name_wins_over_the_common_one_in_whatever_order() {
+        let both = [("DATABASE_URL", "postgres://a"), ("ROLLCALL_DATABASE_URL", "postgres://b")];
+        for both in [both, [both[1], both[0]]] {
+            assert_eq!(text(&load(&Flags::default(), &both).unwrap(), "database.url"), "postgres://b");
+        }
+    }
+
+    #[test]
+    fn a_stronger_source_wins_with_a_secret_or_its_file() {
+        let file = file("[database]\nurl_file = \"/weak\"\n");
+        let flags = Flags {
+            config: Some(file.path().to_owned()),
+            database_url: Some("postgres://strong".to_owned()),
+            ..Flags::default()
+        };
+        let config = load(&flags, &[]).unwrap();
+        assert_eq!(text(&config, "database.url"), "postgres://strong");
+        assert_eq!(text(&config, "database.url_file"), "");
+        let flags = Flags { database_url: None, ..flags };
+        let config = load(&flags, &[("DATABASE_URL", "postgres://between")]).unwrap();
+        assert_eq!(text(&config, "database.url_file"), "");
     }
 
     #[test]

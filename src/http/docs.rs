@@ -1,6 +1,6 @@
 //! `/docs`: the description as a page, by Swagger UI. Everything it loads is embedded.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     Router,
@@ -15,6 +15,7 @@ use axum::{
     response::{Redirect, Response},
     routing::get,
 };
+use bytes::Bytes;
 use rollcall_edge::Problem;
 use utoipa_swagger_ui::Config;
 
@@ -43,7 +44,11 @@ fn asset(file: &str) -> Result<Response, Problem> {
     let name = VENDORED.into_iter().find(|name| *name == file).ok_or_else(Problem::not_found)?;
     let vendored = utoipa_swagger_ui::serve(name, Arc::new(Config::default()));
     let vendored = vendored.ok().flatten().ok_or_else(Problem::not_found)?;
-    Ok(answer(&vendored.content_type, vendored.bytes.into_owned()))
+    let bytes = match vendored.bytes {
+        Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+        Cow::Owned(bytes) => Bytes::from(bytes),
+    };
+    Ok(answer(&vendored.content_type, bytes))
 }
 
 fn answer(content_type: &str, body: impl Into<Body>) -> Response {

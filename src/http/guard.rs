@@ -1,4 +1,6 @@
-//! What every request passes first: bounds on how much is at work at once and for how long.
+//! What every request passes first: bounds on how much is at work at once and for how long, to the last byte of the answer.
+
+mod answer;
 
 use std::{
     sync::{
@@ -9,21 +11,28 @@ use std::{
 };
 
 use axum::{
+    body::HttpBody,
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use http::{
-    HeaderMap, HeaderValue, Version,
-    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
+    HeaderValue,
+    header::{CONNECTION, CONTENT_ENCODING},
 };
-use rollcall_edge::{Problem, budget::Budget, problem::code};
+use rollcall_edge::{
+    Problem,
+    budget::{BodyBudget, Budget, FREE_BYTES},
+    problem::code,
+    respond::Irrevocable,
+};
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::Limits;
 
 const URL_BYTES_MAX: usize = 8 * 1024;
-/// Bodies that announce themselves as smaller take no room; see [`Budget`].
-const SMALL_BYTES: u64 = 16 * 1024;
+/// What answers whatever is at work: who watches must see.
+const ALWAYS: [&str; 5] = ["/livez", "/readyz", "/health", "/health/detailed", "/metrics"];
 
 /// The bounds of a process. Cheap to clone.
 #[derive(Clone)]
@@ -43,7 +52,7 @@ impl Guard {
             requests_max: limits.requests,
             request_timeout: limits.request_timeout,
             at_work: AtomicUsize::new(0),
-            bodies: Budget::new(limits.body_bytes_in_flight),
+            bodies: Budget::new(limits.bytes_in_flight),
             stopping: AtomicBool::new(false),
         }))
     }
@@ -57,66 +66,91 @@ impl Guard {
         self.0.stopping.load(Ordering::Acquire)
     }
 
-    /// Requests that are being worked on.
+    /// Requests that are being worked on, or whose answers are being sent.
     pub fn at_work(&self) -> usize {
         self.0.at_work.load(Ordering::Relaxed)
     }
 
     /// None where as many are at work as may be.
-    fn begin(&self) -> Option<AtWork<'_>> {
+    fn begin(&self) -> Option<AtWork> {
         let at_work = self.0.at_work.fetch_add(1, Ordering::Relaxed);
-        let begun = AtWork(&self.0);
+        let begun = AtWork(Arc::clone(&self.0));
         (at_work < self.0.requests_max).then_some(begun)
     }
 }
 
 /// A request at work, for as long as this lives.
-struct AtWork<'a>(&'a Inner);
+struct AtWork(Arc<Inner>);
 
-impl Drop for AtWork<'_> {
+impl Drop for AtWork {
     fn drop(&mut self) {
         self.0.at_work.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Middleware: keeps requests within the bounds. Health and metrics answer whatever is at work.
-pub async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    let http1 = request.version() <= Version::HTTP_11;
-    let mut response =
-        if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > URL_BYTES_MAX) {
-            let detail =
-                format!("the path and the query string must not be longer than {URL_BYTES_MAX} bytes");
-            Problem::new(code::URI_TOO_LONG, detail).into_response()
-        } else if !request.uri().path().starts_with("/api/") {
-            next.run(request).await
-        } else if let Some(_at_work) = guard.begin() {
-            let room = is_large(request.headers()).then(|| guard.0.bodies.of_request());
-            if let Some(room) = &room {
-                request.extensions_mut().insert(room.clone());
-            }
-            let answer = tokio::time::timeout(guard.0.request_timeout, next.run(request)).await;
-            // What the body took is free again once there is an answer.
-            drop(room);
-            answer.unwrap_or_else(|_| {
-                tracing::warn!("a request took too long and was given up");
-                Problem::unavailable("the request took too long: it may or may not have happened", 1)
-                    .into_response()
-            })
-        } else {
-            metrics::counter!("rollcall_http_requests_refused_total").increment(1);
-            Problem::new(code::OVERLOADED, "too many requests are at work; nothing was done")
-                .with_retry_after_s(1)
-                .into_response()
-        };
-    if http1 && guard.stopping() {
+/// Middleware: keeps requests within the bounds.
+pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let mut response = if ALWAYS.contains(&request.uri().path()) {
+        next.run(request).await
+    } else if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > URL_BYTES_MAX) {
+        let detail = format!("the path and the query string must not be longer than {URL_BYTES_MAX} bytes");
+        Problem::new(code::URI_TOO_LONG, detail).into_response()
+    } else if let Some(at_work) = guard.begin() {
+        bounded(&guard.0, at_work, request, next).await
+    } else {
+        metrics::counter!("rollcall_http_requests_refused_total").increment(1);
+        overloaded("too many requests are at work; nothing was done")
+    };
+    if guard.stopping() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-fn is_large(headers: &HeaderMap) -> bool {
-    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    announced.unwrap_or_default() > SMALL_BYTES
-        || headers.contains_key(TRANSFER_ENCODING)
-        || headers.contains_key(http::header::CONTENT_ENCODING)
+/// Within its time and its room.
+async fn bounded(inner: &Inner, at_work: AtWork, mut request: Request, next: Next) -> Response {
+    let deadline = Instant::now() + inner.request_timeout;
+    let room = is_large(&request).then(|| inner.bodies.of_request());
+    if let Some(room) = &room {
+        request.extensions_mut().insert(room.clone());
+    }
+    let Ok(response) = timeout_at(deadline, next.run(request)).await else {
+        let detail = "the request took too long: a command may or may not have happened";
+        return Problem::unavailable(detail, 1).into_response();
+    };
+    let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    match bytes {
+        // The number of requests bounds these; a connection's buffer takes them whole.
+        Some(bytes) if bytes <= FREE_BYTES => response,
+        _ => large(inner, at_work, room, response, bytes.unwrap_or_default(), deadline),
+    }
+}
+
+/// A large answer: its room is taken, and it must be taken away in time.
+fn large(
+    inner: &Inner,
+    at_work: AtWork,
+    room: Option<BodyBudget>,
+    response: Response,
+    bytes: usize,
+    deadline: Instant,
+) -> Response {
+    let room = room.unwrap_or_else(|| inner.bodies.of_request());
+    let irrevocable = response.extensions().get::<Irrevocable>().is_some();
+    if room.take(bytes).is_err() && !irrevocable {
+        return overloaded("there is no room for an answer of this size now; ask for a smaller page");
+    }
+    response.map(|body| {
+        answer::within(body, deadline.max(Instant::now() + inner.request_timeout / 2), (at_work, room))
+    })
+}
+
+fn overloaded(detail: &str) -> Response {
+    Problem::new(code::OVERLOADED, detail).with_retry_after_s(1).into_response()
+}
+
+/// Whether the body may become more than every request may have: it is long, of unknown length, or compressed.
+fn is_large(request: &Request) -> bool {
+    let upper = request.body().size_hint().upper();
+    upper.is_none_or(|upper| upper > FREE_BYTES as u64) || request.headers().contains_key(CONTENT_ENCODING)
 }

@@ -1,15 +1,16 @@
 //! Whether the process lives, whether it can serve, and how it is in detail.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use rollcall_edge::auth::Authenticator;
-use rollcall_event_store::{Borrowed, Log};
+use rollcall_event_store::Log;
 use rollcall_projections::{Progress, publisher::Status};
 use serde_json::{Map, Value, json};
+use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,9 @@ use super::guard::Guard;
 
 /// How long PostgreSQL may take to answer before it counts as away.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-const MEASURE_EVERY: Duration = Duration::from_secs(1);
+const EVERY: Duration = Duration::from_secs(1);
+/// How old what is known of PostgreSQL may be.
+const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What health is read from. Cheap to clone.
 #[derive(Clone)]
@@ -28,8 +31,10 @@ struct Inner {
     /// Those that this process runs or follows.
     readers: Vec<(&'static str, Progress)>,
     publisher: Option<watch::Receiver<Status>>,
-    authenticator: Authenticator,
+    /// None where nobody is asked who they are.
+    authenticator: Option<Authenticator>,
     guard: Guard,
+    postgres: Postgres,
     started: Instant,
 }
 
@@ -38,20 +43,51 @@ impl Health {
         log: Log,
         readers: Vec<(&'static str, Progress)>,
         publisher: Option<watch::Receiver<Status>>,
-        authenticator: Authenticator,
+        authenticator: Option<Authenticator>,
         guard: Guard,
     ) -> Self {
-        Self(Arc::new(Inner { log, readers, publisher, authenticator, guard, started: Instant::now() }))
+        let (postgres, started) = (Postgres::default(), Instant::now());
+        Self(Arc::new(Inner { log, readers, publisher, authenticator, guard, postgres, started }))
     }
 
-    /// Keeps the gauges of the projections.
-    pub async fn measure(self, shutdown: CancellationToken) {
+    /// Keeps the gauges, and asks PostgreSQL whether it is there: readiness is told from memory, because whoever asks for it
+    /// must cost nothing, however often.
+    pub async fn watch(self, shutdown: CancellationToken) {
+        let work = async { tokio::join!(self.measure(), self.ask_postgres()) };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            _ = work => {}
+        }
+    }
+
+    async fn measure(&self) {
         loop {
             super::metrics::measure(&self.0.log, &self.0.readers).await;
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(MEASURE_EVERY) => {}
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    async fn ask_postgres(&self) {
+        let options = self.0.log.pool().connect_options();
+        let mut connection = None;
+        loop {
+            let asked = async {
+                let connection = match &mut connection {
+                    Some(connection) => connection,
+                    None => connection.insert(PgConnection::connect_with(&options).await?),
+                };
+                connection.ping().await
+            };
+            let error = match tokio::time::timeout(ANSWER_WITHIN, asked).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("it does not answer in time".to_owned()),
+            };
+            if error.is_some() {
+                connection = None;
             }
+            self.0.postgres.note(error);
+            tokio::time::sleep(EVERY).await;
         }
     }
 
@@ -60,21 +96,6 @@ impl Health {
         (0..self.0.log.partitions())
             .map(|partition| heads.position(partition).saturating_sub(progress.position(partition)))
             .sum()
-    }
-
-    async fn postgres(&self) -> Value {
-        let asked = async {
-            let mut connection = Borrowed::from(self.0.log.pool()).await?;
-            sqlx::query("SELECT 1").execute(&mut *connection).await?;
-            connection.done();
-            Ok::<_, sqlx::Error>(())
-        };
-        match tokio::time::timeout(ANSWER_WITHIN, asked).await {
-            Ok(Ok(())) => json!({"status": "up"}),
-            // What the driver says may name hosts and users, but no person.
-            Ok(Err(error)) => json!({"status": "down", "detail": error.to_string()}),
-            Err(_) => json!({"status": "down", "detail": "it did not answer within a second"}),
-        }
     }
 
     /// None where this process has nothing to do with NATS.
@@ -90,24 +111,27 @@ impl Health {
         })
     }
 
-    /// None where there are keys, or where none are needed.
+    /// None where no keys are missing, or where none are needed.
     fn keys(&self) -> Option<Value> {
-        let missing = !self.0.authenticator.keys_ready();
-        missing.then(|| json!({"status": "down", "detail": "the keys of an issuer could not be fetched yet"}))
+        let authenticator = self.0.authenticator.as_ref()?;
+        let missing = authenticator.issuers_without_keys();
+        let status = if authenticator.keys_ready() { "degraded" } else { "down" };
+        let detail = format!("the keys of {missing} issuers could not be fetched yet");
+        (missing > 0).then(|| json!({"status": status, "detail": detail}))
     }
 
     /// Ready is who can take commands and answer queries; NATS may be away, because nothing waits for it.
-    async fn checks(&self) -> (StatusCode, Value) {
+    fn checks(&self) -> (StatusCode, Value) {
         let checks =
-            [("postgres", Some(self.postgres().await)), ("nats", self.nats()), ("keys", self.keys())];
+            [("postgres", Some(self.0.postgres.check())), ("nats", self.nats()), ("keys", self.keys())];
         let checks: Map<String, Value> =
             checks.into_iter().filter_map(|(name, check)| Some((name.to_owned(), check?))).collect();
-        let is_down = |name| checks.get(name).is_some_and(|check| check["status"] == "down");
+        let is = |name, status| checks.get(name).is_some_and(|check| check["status"] == status);
         let (code, status) = if self.0.guard.stopping() {
             (StatusCode::SERVICE_UNAVAILABLE, "stopping")
-        } else if is_down("postgres") || is_down("keys") {
+        } else if is("postgres", "down") || is("keys", "down") {
             (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
-        } else if is_down("nats") {
+        } else if is("nats", "down") || is("keys", "degraded") {
             (StatusCode::OK, "degraded")
         } else {
             (StatusCode::OK, "ready")
@@ -115,8 +139,8 @@ impl Health {
         (code, json!({"status": status, "checks": checks}))
     }
 
-    async fn detailed(&self) -> (StatusCode, Value) {
-        let (code, mut body) = self.checks().await;
+    fn detailed(&self) -> (StatusCode, Value) {
+        let (code, mut body) = self.checks();
         let heads = self.0.log.heads();
         let partitions = 0..self.0.log.partitions();
         let projections: Map<String, Value> = self
@@ -142,6 +166,44 @@ impl Health {
     }
 }
 
+/// What is known of PostgreSQL.
+struct Postgres(Mutex<Verdict>);
+
+struct Verdict {
+    at: Instant,
+    up: bool,
+}
+
+impl Default for Postgres {
+    /// A process that came this far has spoken to it.
+    fn default() -> Self {
+        Self(Mutex::new(Verdict { at: Instant::now(), up: true }))
+    }
+}
+
+impl Postgres {
+    /// Takes note of an answer, or of why there is none; a change is logged, with what the driver says, which may name
+    /// hosts and users and is nobody else's business.
+    fn note(&self, error: Option<String>) {
+        let mut verdict = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match error {
+            Some(ref error) if verdict.up => tracing::warn!(error, "PostgreSQL is away"),
+            None if !verdict.up => tracing::info!("PostgreSQL is there again"),
+            _ => {}
+        }
+        *verdict = Verdict { at: Instant::now(), up: error.is_none() };
+    }
+
+    fn check(&self) -> Value {
+        let verdict = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if verdict.up && verdict.at.elapsed() < KNOWN_WITHIN {
+            json!({"status": "up"})
+        } else {
+            json!({"status": "down", "detail": "it does not answer"})
+        }
+    }
+}
+
 /// `/livez`, `/readyz`, `/health`, `/health/detailed`.
 pub fn routes(health: Health) -> Router {
     Router::new()
@@ -153,11 +215,11 @@ pub fn routes(health: Health) -> Router {
 }
 
 async fn readyz(State(health): State<Health>) -> impl IntoResponse {
-    let (code, body) = health.checks().await;
+    let (code, body) = health.checks();
     (code, Json(body))
 }
 
 async fn detailed(State(health): State<Health>) -> impl IntoResponse {
-    let (code, body) = health.detailed().await;
+    let (code, body) = health.detailed();
     (code, Json(body))
 }

@@ -1,20 +1,21 @@
 //! Serves connections: a cap on their number, bounds on what each may hold and for how long, and a drain that lets open
-//! requests end.
+//! requests end. HTTP/1.1 alone: one request at a time on a connection, so that what bounds connections bounds all; TLS
+//! and HTTP/2 end at the load balancer (docs/adr/0006-http-1.1.md).
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
-use hyper::{Request, body::Incoming};
+use hyper::{Request, body::Incoming, server::conn::http1};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
 };
 use rollcall_edge::problem::{Problem, code};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
@@ -22,17 +23,18 @@ use tower::Service;
 
 use crate::config::Limits;
 
-/// Bytes of a request's head; more is answered 431.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-const HTTP2_STREAMS_MAX: u32 = 256;
-const HTTP2_PING_EVERY: Duration = Duration::from_secs(20);
+/// Bytes of a request's head, and of an answer that the client has not taken yet; a longer head is answered 431.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// How much longer than a request a connection may say nothing: the answer to a request that took too long comes first.
+const MARGIN: Duration = Duration::from_secs(5);
 /// Connections beyond the cap that are told so; those beyond these are just closed.
 const TURNED_AWAY_MAX: usize = 64;
 const TURN_AWAY_WITHIN: Duration = Duration::from_secs(1);
-/// How long a connection that has said nothing yet is waited for when the process stops.
-const LAST_CALL: Duration = Duration::from_millis(100);
+/// How long nobody must have connected for the listener to be closed, and how long that is waited for.
+const LAST_CALL: Duration = Duration::from_millis(50);
+const LAST_CALLS_MAX: Duration = Duration::from_secs(1);
 /// How long to wait where no connection can be accepted: mostly for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Serves until `stop`, then lets open requests end, for at most `drain`. True if all of them did.
 pub async fn serve(
@@ -42,13 +44,13 @@ pub async fn serve(
     stop: CancellationToken,
     drain: Duration,
 ) -> bool {
-    let connections = Connections::new(router, limits, stop.clone());
+    let connections = Connections::new(router, limits);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => connections.serve(stream),
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(%error, "connections cannot be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -56,7 +58,9 @@ pub async fn serve(
         }
     }
     // Who has connected already is served, not reset.
-    while let Ok(Ok((stream, _))) = timeout(Duration::ZERO, listener.accept()).await {
+    let last = Instant::now() + LAST_CALLS_MAX;
+    while let Ok(Ok((stream, _))) = timeout_at(last.min(Instant::now() + LAST_CALL), listener.accept()).await
+    {
         connections.serve(stream);
     }
     drop(listener);
@@ -65,9 +69,7 @@ pub async fn serve(
 
 struct Connections {
     router: Router,
-    builder: Builder<TokioExecutor>,
-    stop: CancellationToken,
-    idle_timeout: Duration,
+    builder: http1::Builder,
     read_timeout: Duration,
     write_timeout: Duration,
     room: Arc<Semaphore>,
@@ -76,27 +78,17 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(router: Router, limits: &Limits, stop: CancellationToken) -> Self {
-        let mut builder = Builder::new(TokioExecutor::new());
+    fn new(router: Router, limits: &Limits) -> Self {
+        let mut builder = http1::Builder::new();
         builder
-            .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.idle_timeout)
-            .max_buf_size(HEAD_BYTES_MAX);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(HTTP2_STREAMS_MAX)
-            .max_header_list_size(HEAD_BYTES_MAX as u32)
-            .keep_alive_interval(HTTP2_PING_EVERY)
-            .keep_alive_timeout(HTTP2_PING_EVERY);
+            .max_buf_size(BUFFER_BYTES_MAX);
         Self {
             router,
             builder,
-            stop,
-            idle_timeout: limits.idle_timeout,
             // A request at work reads nothing; it must not be taken for an idle client.
-            read_timeout: limits.idle_timeout.max(limits.request_timeout),
+            read_timeout: limits.idle_timeout.max(limits.request_timeout) + MARGIN,
             write_timeout: limits.request_timeout,
             room: Arc::new(Semaphore::new(limits.connections)),
             turned_away: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
@@ -110,24 +102,20 @@ impl Connections {
         };
         // Small answers go out at once; a socket that cannot be told so still works.
         let _ = stream.set_nodelay(true);
-        let (router, builder, watcher) = (self.router.clone(), self.builder.clone(), self.graceful.watcher());
-        let (read_timeout, write_timeout) = (self.read_timeout, self.write_timeout);
-        let (stop, idle_timeout) = (self.stop.clone(), self.idle_timeout);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_read_timeout(Some(self.read_timeout));
+        stream.set_write_timeout(Some(self.write_timeout));
+        let router = self.router.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let answer = router.clone().call(request.map(Body::new));
+            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+        });
+        let connection = self.builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
+        let connection = self.graceful.watch(connection);
         metrics::gauge!("rollcall_http_connections").increment(1);
         tokio::spawn(async move {
-            if speaks(&stream, idle_timeout, &stop).await {
-                let mut stream = TimeoutStream::new(stream);
-                stream.set_read_timeout(Some(read_timeout));
-                stream.set_write_timeout(Some(write_timeout));
-                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                    let answer = router.clone().call(request.map(Body::new));
-                    async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
-                });
-                let connection =
-                    builder.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned();
-                // A client that breaks off is no news.
-                let _ = watcher.watch(connection).await;
-            }
+            // A client that breaks off is no news.
+            let _ = connection.await;
             metrics::gauge!("rollcall_http_connections").decrement(1);
             drop(place);
         });
@@ -149,20 +137,6 @@ impl Connections {
             let _ = timeout(TURN_AWAY_WITHIN, answer).await;
             drop(place);
         });
-    }
-}
-
-/// Whether the client says something in time, be it the first byte; before that nothing else bounds its silence.
-async fn speaks(stream: &TcpStream, within: Duration, stop: &CancellationToken) -> bool {
-    let stopped = async {
-        stop.cancelled().await;
-        // What it has sent already may not have been noticed yet.
-        tokio::time::sleep(LAST_CALL).await;
-    };
-    let mut first = [0; 1];
-    tokio::select! {
-        spoken = timeout(within, stream.peek(&mut first)) => matches!(spoken, Ok(Ok(1))),
-        () = stopped => false,
     }
 }
 

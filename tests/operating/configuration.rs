@@ -32,7 +32,7 @@ fn config_tells_every_value_and_its_origin_and_no_password() {
     assert!(line("limits.connections = \"5\"").ends_with("# --set"), "{}", line("limits.connections"));
     assert!(line("log_format = \"json\"").ends_with("# ROLLCALL_LOG_FORMAT"));
     assert!(line("database.url = \"postgres://owner:***@db/rollcall\"").ends_with("# DATABASE_URL"));
-    assert!(line("shutdown.drain_s = 10").ends_with("# default"));
+    assert!(line("shutdown.drain_s = 30").ends_with("# default"));
     assert!(!shown.contains("hidden") && !errors.contains("hidden"));
 }
 
@@ -85,7 +85,8 @@ async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
     fails("master_key.file=/nowhere", "master key", "openssl rand -hex 32");
     fails("database.url=postgres://nobody@127.0.0.1:1/x", "database", "database.url");
     fails("nats.url=nats://127.0.0.1:1", "nats", "nats.url");
-    fails("http=0.0.0.0:0", "http", "http");
+    let (_, report, _) = told(site.command(&["doctor", "--set", "http=0.0.0.0:0"]).output().unwrap());
+    assert!(report.contains("warn  http") && report.contains("auth.mode"), "{report}");
     site.stop().await;
 }
 

@@ -162,7 +162,7 @@ async fn commands_that_find_the_append_queue_full_are_refused_at_once_and_may_be
 
 #[tokio::test]
 async fn bodies_in_memory_have_a_common_bound() {
-    let rollcall = limited(&[("ROLLCALL_LIMITS_BODY_BYTES_IN_FLIGHT", "16777216")]);
+    let rollcall = limited(&[("ROLLCALL_LIMITS_BYTES_IN_FLIGHT", "16777216")]);
     // Each announces 8 MB and holds almost all of it: two fill the room.
     let size = 8_000_000;
     let head = format!(

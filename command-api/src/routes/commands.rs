@@ -103,7 +103,7 @@ pub(crate) async fn run_commands(
     }
     let outcomes: Vec<Outcome> = outcomes.into_iter().flatten().collect();
     let body = serde_json::json!({ "outcomes": outcomes });
-    Ok(Json::value(StatusCode::OK, &body).token(&token).correlation_id(&call.correlation_id))
+    Ok(Json::value(StatusCode::OK, &body).token(&token).correlation_id(&call.correlation_id).irrevocable())
 }
 
 /// The commands on one user, one after the other.

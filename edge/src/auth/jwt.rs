@@ -102,7 +102,11 @@ impl Verifier {
     }
 
     pub fn keys_ready(&self) -> bool {
-        self.issuers.iter().all(|issuer| issuer.keeper.generation() > 0)
+        self.issuers_without_keys() < self.issuers.len()
+    }
+
+    pub fn issuers_without_keys(&self) -> usize {
+        self.issuers.iter().filter(|issuer| issuer.keeper.generation() == 0).count()
     }
 
     /// # Errors

@@ -146,6 +146,15 @@ async fn the_services_role_may_be_named() {
     assert_eq!(attach(&format!("postgres://{role}@{place}")).await.unwrap().service.get_username(), role);
     // A migration that names none leaves it.
     assert_eq!(migrate(&test.owner).await.unwrap().service.get_username(), role);
+    // Another log of the cluster must not change its password.
+    let other = Test::new().await;
+    let options = migrate::Options { service_role: Some(role.clone()), ..Default::default() };
+    let refused = refusal(migrate::migrate(&other.owner, options, &Source(Some([7; 32]))).await);
+    assert!(
+        matches!(&refused, Error::RoleTaken { owner, .. } if owner.contains("Rollcall, log")),
+        "{refused:?}"
+    );
+    attach(&format!("postgres://{role}@{place}")).await.unwrap();
     for bad in ["rollcall", "rollcall_service; DROP ROLE x", "rollcall_serviceÄ"] {
         let options = migrate::Options { service_role: Some(bad.to_owned()), ..Default::default() };
         let refused = refusal(migrate::migrate(&test.owner, options, &Source(Some([7; 32]))).await);

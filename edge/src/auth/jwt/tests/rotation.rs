@@ -5,7 +5,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::{net::TcpListener, time::timeout};
 
-use super::{Signer, Verifier, ask, claims, file, issuer, refused, server::Server, settings, signer::set};
+use super::{
+    Issuer, Signer, Source, Verifier, ask, claims, claims_with, file, issuer, refused, server::Server,
+    settings, signer::set,
+};
 use crate::auth::jwt::keeper::{REFETCH_EVERY, REFETCH_WITHIN};
 
 async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
@@ -63,7 +66,7 @@ async fn tokens_that_can_never_verify_cause_no_fetch() {
     let server = Server::start(&set(&[&known])).await;
     let verifier = Verifier::start(settings(vec![issuer(server.source())])).await.unwrap();
     let stranger = Signer::ed25519("stranger");
-    let foreign = stranger.token(&super::claims_with("iss", "https://evil.example"));
+    let foreign = stranger.token(&claims_with("iss", "https://evil.example"));
     let none = stranger.sign(&serde_json::json!({"alg": "none", "kid": "x"}), &claims().to_string());
     for token in [foreign, none] {
         assert_eq!(refused(ask(&verifier, &token).await).0, 401);
@@ -91,7 +94,7 @@ async fn keys_stay_while_their_server_fails() {
         verifier.issuers[0].keeper.let_pass(REFETCH_EVERY);
         assert_eq!(refused(ask(&verifier, &stranger).await).0, 401);
         assert!(server.asked() > asked, "{status}");
-        ask(&verifier, &known.token(&super::claims_with("sub", format!("s{asked}")))).await.unwrap();
+        ask(&verifier, &known.token(&claims_with("sub", format!("s{asked}")))).await.unwrap();
     }
     assert!(verifier.keys_ready());
 }
@@ -102,15 +105,38 @@ async fn a_start_without_the_server_goes_on_and_is_ready_later() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let source = super::Source::Url(format!("http://{address}/jwks.json").parse().unwrap());
+    let source = Source::Url(format!("http://{address}/jwks.json").parse().unwrap());
     let verifier = Verifier::start(settings(vec![issuer(source)])).await.unwrap();
     assert!(!verifier.keys_ready());
+    assert_eq!(verifier.issuers_without_keys(), 1);
     let problem = ask(&verifier, &known.token(&claims())).await.unwrap_err();
     assert_eq!((problem.status.as_u16(), problem.retry_after_s), (503, Some(2)));
     let server = Server::start_on(TcpListener::bind(address).await.unwrap(), &set(&[&known])).await;
     eventually("readiness", async || verifier.keys_ready()).await;
     ask(&verifier, &known.token(&claims())).await.unwrap();
     assert!(server.asked() > 0);
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_away_takes_no_other_along() {
+    let (here, away) = (Signer::ed25519("here"), Signer::ed25519("away"));
+    let (_held, source) = file(&set(&[&here]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let elsewhere = Issuer {
+        issuer: "https://away.example".to_owned(),
+        ..issuer(Source::Url(format!("http://{address}/jwks.json").parse().unwrap()))
+    };
+    let verifier = Verifier::start(settings(vec![issuer(source), elsewhere])).await.unwrap();
+    let of_away = away.token(&claims_with("iss", "https://away.example"));
+    assert!(verifier.keys_ready());
+    assert_eq!(verifier.issuers_without_keys(), 1);
+    ask(&verifier, &here.token(&claims())).await.unwrap();
+    assert_eq!(refused(ask(&verifier, &of_away).await).0, 503);
+    let _server = Server::start_on(TcpListener::bind(address).await.unwrap(), &set(&[&away])).await;
+    eventually("the other's keys", async || verifier.issuers_without_keys() == 0).await;
+    ask(&verifier, &of_away).await.unwrap();
 }
 
 #[tokio::test]
