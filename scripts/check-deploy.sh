@@ -10,7 +10,7 @@ dclint=3.1.0
 pyyaml=6.0.3
 nats_py=2.16.0
 
-scripts/install-tools.sh python3 venv node:nodejs npm jq openssl haproxy nats-server shellcheck promtool:prometheus \
+scripts/install-tools.sh curl python3 venv node:nodejs npm jq openssl haproxy nats-server shellcheck promtool:prometheus \
     systemd-analyze:systemd
 work=$PWD/target/check-deploy
 mkdir -p "$work"
@@ -138,6 +138,7 @@ check "sysusers" systemd-sysusers --dry-run "$PWD/deploy/systemd/rollcall.sysuse
 for file in prometheus compose; do
     check "prometheus/$file.yml and its rules" promtool check config "deploy/prometheus/$file.yml"
 done
+check "what the alert rules tell of" promtool test rules deploy/prometheus/alerts_test.yml
 check "Grafana's dashboard" jq --exit-status .panels deploy/grafana/rollcall.json
 
 if ((${#failed[@]} > 0)); then

@@ -52,6 +52,25 @@ for entry in compose["secrets"].values():
     if f"keep {pathlib.Path(entry['file']).name}" not in made:
         problems.append(f"secrets.sh does not make {entry['file']}")
 
+# Nobody is killed who still drains.
+def seconds(span: str) -> int:
+    """30s, 2min, 1m"""
+    number, unit = re.fullmatch(r"(\d+)(s|m|min)", span).groups()
+    return int(number) * (1 if unit == "s" else 60)
+
+
+shutdown = tomllib.loads((root / "src/config/default.toml").read_text())["shutdown"]
+waits = {
+    name: service["stop_grace_period"]
+    for name, service in services.items()
+    if str(service["image"]).startswith("rollcall:") and name != "migrate"
+}
+for unit in ("rollcall.service", "rollcall@.service"):
+    [waits[unit]] = re.findall(r"^TimeoutStopSec=(.*)$", (deploy / "systemd" / unit).read_text(), re.M)
+for name, wait in waits.items():
+    if seconds(wait) <= shutdown["notice_s"] + shutdown["drain_s"]:
+        problems.append(f"{name}: is killed after {wait}, within shutdown.notice_s and shutdown.drain_s")
+
 # Every variable is a key of the configuration.
 known_keys = keys(tomllib.loads((root / "src/config/default.toml").read_text())) + ["DATABASE_URL", "NATS_URL"]
 ours = {name: service for name, service in services.items() if str(service["image"]).startswith("rollcall:")}

@@ -1,5 +1,5 @@
 """Runs deploy/haproxy.cfg in front of two servers for each half, of which one breaks off instead of answering, and
-checks what goes where, what is repeated, and who gets nothing any more: haproxy_check.py DIRECTORY"""
+checks what goes where and in which HTTP, what is repeated, and who gets nothing any more: haproxy_check.py DIRECTORY"""
 
 import http.client
 import http.server
@@ -20,7 +20,8 @@ class Server:
     """Answers with its name, or breaks off, and remembers what it was asked."""
 
     def __init__(self, name: str, breaks: bool) -> None:
-        self.name, self.breaks, self.ready, self.asked = name, breaks, True, []
+        self.name, self.breaks, self.ready = name, breaks, True
+        self.asked, self.versions = [], set()
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -31,6 +32,7 @@ class Server:
                 if self.path == "/readyz":
                     return self.answer(200 if server.ready else 503)
                 server.asked.append(self.path)
+                server.versions.add(self.request_version)
                 if server.breaks:
                     self.close_connection = True
                     return None
@@ -82,6 +84,13 @@ def ask(method: str, path: str, **headers: str) -> tuple[int, str]:
     return response.status, response.read().decode()
 
 
+def version_in_front() -> str:
+    """What a client that speaks HTTP/2 is answered in."""
+    write = ["--http2-prior-knowledge", "--output", "/dev/null", "--write-out", "%{http_version}"]
+    url = f"http://127.0.0.1:{port}/openapi.json"
+    return subprocess.run(["curl", "--silent", *write, url], capture_output=True, text=True, check=True).stdout
+
+
 def expect(what: str, is_so: bool) -> None:
     if not is_so:
         sys.exit(f"not so: {what}")
@@ -104,6 +113,9 @@ def check() -> None:
     answers = [ask("PATCH", "/api/v1/users/1")[0] for _ in range(6)]
     delivered = sum(len(server.asked) for server in servers.values())
     expect("a command without a key is never sent twice", answers.count(502) == 3 and delivered == 6)
+    expect("HTTP/2 is spoken to clients", version_in_front() == "2")
+    versions = set().union(*(server.versions for server in servers.values()))
+    expect("HTTP/1.1 is spoken to the members", versions == {"HTTP/1.1"})
     for path in ["/metrics", "/readyz", "/health", "/health/detailed"]:
         expect(f"{path} stays inside", ask("GET", path)[0] == 404)
     expect("/livez answers", ask("GET", "/livez")[0] == 200)
