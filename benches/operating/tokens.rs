@@ -21,6 +21,8 @@ const ROUNDS: usize = 5;
 /// Callers share tokens, as instances of a service do.
 const TOKENS: usize = 16;
 const USERS: usize = 1_000;
+/// Tokens that nobody has seen, for what a signature costs.
+const UNSEEN: usize = 20_000;
 
 struct Side {
     service: Rollcall,
@@ -85,6 +87,28 @@ impl Side {
     }
 }
 
+impl Side {
+    /// Reads a second, each with a token of its own, until there are no more.
+    async fn read_unseen(&self, tokens: Vec<String>) -> f64 {
+        let (begun, count) = (Instant::now(), tokens.len() as f64);
+        let each = tokens.len() / READERS;
+        let readers = tokens.chunks(each).map(|tokens| {
+            let (base, path, tokens) =
+                (self.service.ready.http.clone(), self.paths[0].clone(), tokens.to_vec());
+            tokio::spawn(async move {
+                let mut connection = Connection::open(&base).await;
+                for who in tokens {
+                    assert_eq!(connection.request(&get_as(&who, &path)).await.status, 200);
+                }
+            })
+        });
+        for reader in readers.collect::<Vec<_>>() {
+            reader.await.unwrap();
+        }
+        count / begun.elapsed().as_secs_f64()
+    }
+}
+
 pub async fn measure() {
     let directory = data_directory();
     let signer = Signer::es256("bench");
@@ -115,9 +139,11 @@ pub async fn measure() {
             side.measure(seconds()).await;
         }
     }
+    let unseen: Vec<String> = (TOKENS..TOKENS + UNSEEN).map(token).collect();
+    let unseen = jwt.read_unseen(unseen).await;
     for (what, callers, with, without) in [
-        ("CreateUser", WRITERS, median(jwt.creates), median(open.creates)),
-        ("GET of a user", READERS, median(jwt.gets), median(open.gets)),
+        ("CreateUser", WRITERS, median(jwt.creates.clone()), median(open.creates)),
+        ("GET of a user", READERS, median(jwt.gets.clone()), median(open.gets)),
     ] {
         println!(
             "| {what} with bearer tokens (ES256, keys and tokens known), {callers} connections | {with:.0}/s | open mode \
@@ -125,4 +151,5 @@ pub async fn measure() {
             with / without
         );
     }
+    println!("| GET of a user, each request with a token that was not seen before | {unseen:.0}/s | | | |");
 }
