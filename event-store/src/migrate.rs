@@ -5,6 +5,7 @@
 
 mod attach;
 mod inspect;
+mod role;
 
 use std::str::FromStr;
 
@@ -15,6 +16,7 @@ use sqlx::{
 };
 use uuid::Uuid;
 
+use self::role::PREFIX;
 use crate::{
     Partition, bounded,
     keys::{Keys, MasterKey},
@@ -30,8 +32,6 @@ static MIGRATIONS: Migrator = Migrator { ignore_missing: true, ..sqlx::migrate!(
 const TURN: i64 = 0x726f_6c6c_6361_6c6c;
 
 const HASH: &str = "sha256";
-/// What the service role's name begins with.
-const SERVICE_ROLE: &str = "rollcall_service";
 const GENERATION: i32 = 1;
 const DIGEST_ROOT_BYTES: usize = 32;
 
@@ -98,7 +98,7 @@ pub enum Error {
     #[error("the database is not prepared for this version of rollcall: run \"rollcall migrate\" first")]
     NotMigrated,
     #[error(
-        "{0:?} cannot be the service's role: its name must be {SERVICE_ROLE} and at most 40 more of a-z, 0-9 and _"
+        "{0:?} cannot be the service's role: its name must be {PREFIX} and at most 40 more of a-z, 0-9 and _"
     )]
     ServiceRole(String),
     #[error(
@@ -140,7 +140,7 @@ pub async fn migrate(
     options: Options,
     source: &dyn MasterKeySource,
 ) -> Result<Provisioned, Error> {
-    if let Some(role) = options.service_role.as_deref().filter(|role| !is_service_role(role)) {
+    if let Some(role) = options.service_role.as_deref().filter(|role| !role::is_ours(role)) {
         return Err(Error::ServiceRole(role.to_owned()));
     }
     let owner = parse_url(owner)?.application_name("rollcall-migrate").disable_statement_logging();
@@ -159,8 +159,8 @@ pub async fn migrate(
 
     let Meta { log_id, partitions, service_role } = settle_meta(&mut connection, &options).await?;
     let master = settle_master_key(&mut connection, source).await?;
-    settle_role(&mut connection, &service_role, log_id, &master).await?;
-    let service = service_session(&owner, &service_role, &master);
+    role::settle(&mut connection, &service_role, log_id, &master).await?;
+    let service = role::session(&owner, &service_role, &master);
     let keys = settle_digest_root(&mut connection, master, log_id).await?;
     sqlx::query("SELECT pg_advisory_unlock($1)").bind(TURN).execute(&mut connection).await?;
     connection.close().await?;
@@ -213,7 +213,7 @@ async fn settle_meta(connection: &mut PgConnection, options: &Options) -> Result
     .bind(log_id)
     .bind(i32::from(options.partitions))
     .bind(HASH)
-    .bind(named_after(log_id))
+    .bind(role::named_after(log_id))
     .execute(&mut *connection)
     .await?;
     if let Some(role) = &options.service_role {
@@ -327,74 +327,4 @@ async fn read_keys(connection: &mut PgConnection, master: MasterKey, log_id: Uui
         .unwrap(&digest_context(log_id), &wrapped)
         .expect("the master key was proved right a moment ago");
     Ok(Keys::new(master, GENERATION, &root, GENERATION))
-}
-
-/// The service's role unless somebody names another: roles are shared by a cluster's databases.
-fn named_after(log_id: Uuid) -> String {
-    let id = log_id.simple().to_string();
-    format!("{SERVICE_ROLE}_{}", &id[id.len() - 12..])
-}
-
-fn is_service_role(role: &str) -> bool {
-    role.strip_prefix(SERVICE_ROLE).is_some_and(|rest| {
-        rest.len() <= 40 && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-    })
-}
-
-/// A session of the service's role, whose password follows from the master key and its name: a service can be given a
-/// URL without any.
-fn service_session(database: &PgConnectOptions, role: &str, master: &MasterKey) -> PgConnectOptions {
-    database.clone().username(role).password(&service_password(role, master))
-}
-
-fn service_password(role: &str, master: &MasterKey) -> String {
-    hex::encode(master.prove(format!("service role {role}").as_bytes()))
-}
-
-async fn settle_role(
-    connection: &mut PgConnection,
-    role: &str,
-    log_id: Uuid,
-    master: &MasterKey,
-) -> Result<(), Error> {
-    // Identifiers and passwords cannot be bound; both are made of [a-z0-9_] alone.
-    let password = service_password(role, master);
-    // Roles are the cluster's; a comment says whose this one is.
-    let ours = format!("Rollcall, log {log_id}");
-    let comment: Option<Option<String>> =
-        sqlx::query_scalar("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1")
-            .bind(role)
-            .fetch_optional(&mut *connection)
-            .await?;
-    let verb = match comment {
-        None => "CREATE",
-        Some(Some(owner)) if owner == ours => "ALTER",
-        Some(owner) => {
-            let owner = owner.unwrap_or_else(|| "somebody else".to_owned());
-            return Err(Error::RoleTaken { role: role.to_owned(), owner });
-        }
-    };
-    connection
-        .execute(
-            // One text is one transaction: a role never stays behind that belongs to nobody.
-            format!(
-                "{verb} ROLE {role} LOGIN NOINHERIT PASSWORD '{password}'; COMMENT ON ROLE {role} IS '{ours}'"
-            )
-            .as_str(),
-        )
-        .await
-        .map_err(|source| Error::MayNotCreateRole { role: role.to_owned(), source })?;
-    connection
-        .execute(
-            format!(
-                "GRANT USAGE ON SCHEMA log, vault TO {role};
-                 GRANT SELECT ON ALL TABLES IN SCHEMA log, vault TO {role};
-                 GRANT INSERT ON log.events, log.claims, log.commands, vault.data_keys TO {role};
-                 GRANT UPDATE ON log.partitions TO {role};
-                 GRANT DELETE ON log.claims, log.commands TO {role};"
-            )
-            .as_str(),
-        )
-        .await?;
-    Ok(())
 }

@@ -4,7 +4,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions}
 
 use super::{
     Error, MasterKey, MasterKeySource, Meta, Provisioned, check_master_key, check_server, connect,
-    is_service_role, newest_migration, parse_url, read_keys, read_meta, read_proof, service_session,
+    newest_migration, parse_url, read_keys, read_meta, read_proof, role,
 };
 
 /// SQLSTATE of a privilege that is missing.
@@ -32,7 +32,7 @@ pub async fn attach(url: &str, source: &dyn MasterKeySource) -> Result<Provision
     let Meta { log_id, partitions, service_role } = read_meta(&mut connection).await?;
     let proof = read_proof(&mut connection).await?.ok_or(Error::NotMigrated)?;
     let master = check_master_key(&proof, master, source)?;
-    let service = service_session(&named, &service_role, &master);
+    let service = role::session(&named, &service_role, &master);
     let keys = read_keys(&mut connection, master, log_id).await?;
     connection.close().await?;
     Ok(Provisioned { log_id, partitions, service, keys })
@@ -45,7 +45,7 @@ pub async fn attach(url: &str, source: &dyn MasterKeySource) -> Result<Provision
 pub fn session_for(url: &str, master: &MasterKey) -> Result<PgConnectOptions, Error> {
     let named = parse_url(url)?;
     let role = named.get_username().to_owned();
-    Ok(if is_service_role(&role) { service_session(&named, &role, master) } else { named })
+    Ok(if role::is_ours(&role) { role::session(&named, &role, master) } else { named })
 }
 
 /// The newest migration that was applied; none where there is no log.
