@@ -21,7 +21,8 @@ use crate::{Recorded, StreamId};
 
 /// How long a data key may be used after its row was last read.
 pub const CACHE_TTL: Duration = Duration::from_secs(60);
-const CACHE_KEYS_MAX: u64 = 200_000;
+/// Some 1.3 KB each, most of it the cipher's context.
+const CACHE_KEYS_MAX: u64 = 50_000;
 
 const HITS: &str = "rollcall_key_cache_hits_total";
 const MISSES: &str = "rollcall_key_cache_misses_total";

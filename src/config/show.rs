@@ -94,7 +94,7 @@ mod tests {
         assert!(
             shown
                 .lines()
-                .any(|line| line.starts_with("limits.requests = 8192") && line.ends_with("# default"))
+                .any(|line| line.starts_with("limits.requests = 4096") && line.ends_with("# default"))
         );
         toml_again(&shown);
     }
@@ -121,6 +121,6 @@ mod tests {
         let parsed = config::Config::builder()
             .add_source(config::File::from_str(shown, config::FileFormat::Toml))
             .build();
-        assert_eq!(parsed.unwrap().get_int("limits.requests").unwrap(), 8_192);
+        assert_eq!(parsed.unwrap().get_int("limits.requests").unwrap(), 4_096);
     }
 }
