@@ -27,7 +27,7 @@ async fn eventful_user(client: &Client) -> (String, Vec<Value>) {
     client.patch(&user(&id, ""), json!({"family_name": "King"})).await.expect(200);
     post("/verify-email", json!({"email": "ada@example.com"})).await;
     post("/change-email", json!({"email": "king@example.com"})).await;
-    client.call("PUT", &user(&id, "/preferences"), &[], Some(&json!({}))).await.expect(200);
+    client.call("PUT", &user(&id, "/preferences"), &[], Some(&json!({"email": {}}))).await.expect(200);
     client.patch(&user(&id, "/traits"), json!({"seats": null})).await.expect(200);
     client.call("PUT", &user(&id, "/associations/team/red"), &[], None).await.expect(200);
     client.call("DELETE", &user(&id, "/associations/team/red"), &[], None).await.expect(200);

@@ -85,7 +85,7 @@ async fn no_text_of_any_command_or_query_may_hold_a_nul() {
         ("POST", "/reactivate", json!({}), &["/reason"]),
         ("DELETE", "", json!({}), &["/reason"]),
         ("PATCH", "/traits", json!({}), &["/note", "/reason"]),
-        ("PUT", "/preferences", json!({}), &["/email/newsletter", "/reason"]),
+        ("PUT", "/preferences", json!({"email": {}}), &["/email/newsletter", "/reason"]),
         ("PUT", "/associations/membership/gold", json!({}), &["/reason"]),
         ("DELETE", "/associations/membership/gold", json!({}), &["/reason"]),
     ] {

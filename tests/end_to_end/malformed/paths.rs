@@ -18,6 +18,7 @@ fn body(operation: &Operation) -> Option<Value> {
         "commands" => json!([]),
         "change-email" | "verify-email" => json!({"email": "ada@example.com"}),
         "accept-terms" => json!({"policy": "privacy", "version": "1"}),
+        "preferences" => json!({"email": {}}),
         "batch-get" => json!({"ids": []}),
         _ => json!({}),
     })
