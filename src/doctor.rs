@@ -93,7 +93,8 @@ fn http(report: &mut Report, settings: &Settings) {
         Err(error) => report.warn(
             "http",
             format!("{error:#}"),
-            "choose another address with http, or stop who listens there (if that is this service, all is well)",
+            "choose another address with http, or stop who listens there (if that is this service, all is well); a \
+             projector may listen anywhere",
         ),
     }
 }
@@ -121,12 +122,12 @@ async fn tokens(report: &mut Report, settings: &Settings) {
         );
     };
     match service::authenticator(&settings.auth, &unlimited).await {
-        Ok(authenticator) if authenticator.issuers_without_keys() == 0 => {
+        Ok(authenticator) if authenticator.issuers_without_keys().is_empty() => {
             report.ok("auth", format!("keys of {} issuers", jwt.issuers.len()));
         }
         Ok(authenticator) => report.fail(
             "auth",
-            format!("the keys of {} issuers cannot be fetched now", authenticator.issuers_without_keys()),
+            format!("keys cannot be fetched now: {}", authenticator.issuers_without_keys().join(", ")),
             "see that their jwks can be reached from here; until then their tokens are answered with 503, and while no \
              issuer's keys are there the service is not ready",
         ),
@@ -175,7 +176,7 @@ async fn database(report: &mut Report, settings: &Settings, url: &str) {
             }
         }
         Err(error @ migrate::Error::NotMigrated) if server.may_create_roles => {
-            report.warn("log", error, "run: rollcall migrate");
+            report.fail("log", error, "run: rollcall migrate");
         }
         Err(error @ migrate::Error::NotMigrated) => report.fail(
             "log",

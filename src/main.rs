@@ -71,6 +71,8 @@ enum Role {
 
 fn main() -> ExitCode {
     let Arguments { role } = Arguments::parse();
+    // Which one the libraries would find by themselves depends on what else was built with them.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let outcome = match role {
         Role::Up(mut options) => {
             let flags = options.flags();

@@ -13,7 +13,7 @@ const CHECK_WITHIN: Duration = Duration::from_secs(3);
 /// Connects in the background. A server that was named and can be reached must have JetStream; one that cannot be
 /// reached is published to later.
 pub async fn connect(url: &str, named: bool) -> anyhow::Result<Client> {
-    let (options, address) = options(url)?;
+    let (options, servers) = options(url)?;
     let client = options
         .retry_on_initial_connect()
         .event_callback(|event| async move {
@@ -23,7 +23,7 @@ pub async fn connect(url: &str, named: bool) -> anyhow::Result<Client> {
                 other => tracing::debug!(%other, "NATS"),
             }
         })
-        .connect(address)
+        .connect(servers)
         .await
         .context("nats.url cannot be used")?;
     if named {
@@ -43,24 +43,27 @@ pub async fn connect(url: &str, named: bool) -> anyhow::Result<Client> {
 /// # Errors
 /// Where not, with the reason.
 pub async fn check(url: &str) -> anyhow::Result<()> {
-    let (options, address) = options(url)?;
+    let (options, servers) = options(url)?;
     let asked = async {
-        let client = options.connect(address).await.context("NATS cannot be reached")?;
+        let client = options.connect(servers).await.context("NATS cannot be reached")?;
         publisher::check(&client).await.map_err(anyhow::Error::from)
     };
     timeout(CHECK_WITHIN, asked).await.context("NATS does not answer")?
 }
 
-/// The client takes user and password not from its URL.
-fn options(url: &str) -> anyhow::Result<(ConnectOptions, ServerAddr)> {
-    let address: ServerAddr =
-        url.parse().context("nats.url is not a NATS URL (nats://user:password@host:port)")?;
-    let options = match (address.username(), address.password()) {
-        (Some(user), Some(password)) => {
+/// The servers of a cluster, separated by commas, and who we are there: the client takes that not from its URLs.
+fn options(urls: &str) -> anyhow::Result<(ConnectOptions, Vec<ServerAddr>)> {
+    let servers: Vec<ServerAddr> =
+        urls.split(',').map(|url| url.trim().parse()).collect::<Result<_, _>>().context(
+            "nats.url is not a NATS URL (nats://user:password@host:port, or several separated by commas)",
+        )?;
+    let named = servers.iter().find(|server| server.username().is_some());
+    let options = match named.map(|server| (server.username(), server.password())) {
+        Some((Some(user), Some(password))) => {
             ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
         }
-        (Some(token), None) => ConnectOptions::with_token(token.to_owned()),
-        (None, _) => ConnectOptions::new(),
+        Some((Some(token), None)) => ConnectOptions::with_token(token.to_owned()),
+        _ => ConnectOptions::new(),
     };
-    Ok((options.name("rollcall"), address))
+    Ok((options.name("rollcall"), servers))
 }

@@ -69,6 +69,14 @@ impl Guard {
 /// # Errors
 /// One line that names the key whose value is bad.
 pub fn init(settings: &Settings) -> anyhow::Result<Guard> {
+    // A word that is no level would be taken for a module, and everything else would be silent.
+    if !settings.filter.split(',').any(|part| part.trim().parse::<LevelFilter>().is_ok()) {
+        anyhow::bail!(
+            "log must name a level for everything (error, warn, info, debug, trace or off), as in \
+             \"info,rollcall_projections=debug\", not {:?}",
+            settings.filter
+        );
+    }
     let filter = EnvFilter::try_new(&settings.filter)
         .with_context(|| format!("log cannot be read as a filter ({:?})", settings.filter))?;
     let traces =

@@ -69,11 +69,11 @@ impl Authenticator {
         }
     }
 
-    /// How many issuers' keys were never read; their tokens are answered with 503 until they are.
+    /// The issuers whose keys were never read; their tokens are answered with 503 until they are.
     #[must_use]
-    pub fn issuers_without_keys(&self) -> usize {
+    pub fn issuers_without_keys(&self) -> Vec<&str> {
         match &self.mode {
-            Mode::Open => 0,
+            Mode::Open => Vec::new(),
             Mode::Jwt(verifier) => verifier.issuers_without_keys(),
         }
     }

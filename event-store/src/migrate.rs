@@ -31,6 +31,22 @@ static MIGRATIONS: Migrator = Migrator { ignore_missing: true, ..sqlx::migrate!(
 /// Advisory lock that makes concurrent starts take turns; "rollcall" in ASCII.
 const TURN: i64 = 0x726f_6c6c_6361_6c6c;
 
+/// What a URL may set after its question mark.
+const PARAMETERS: [&str; 12] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "user",
+];
+
 const HASH: &str = "sha256";
 const GENERATION: i32 = 1;
 const DIGEST_ROOT_BYTES: usize = 32;
@@ -101,6 +117,12 @@ pub enum Error {
         "{0:?} cannot be the service's role: its name must be {PREFIX} and at most 40 more of a-z, 0-9 and _"
     )]
     ServiceRole(String),
+    #[error(
+        "PostgreSQL does not let {role} in: its password follows from the master key, so either this is not the key of this log, or the role's password was changed (\"rollcall migrate\" sets it again)"
+    )]
+    ServiceLogin { role: String },
+    #[error("the URL has a parameter {0:?} that PostgreSQL's URLs do not have: {known}", known = PARAMETERS.join(", "))]
+    UrlParameter(String),
     #[error(
         "{user} may not read what a service must know: connect as the owner, or as the service's role, which \
          \"rollcall migrate\" names"
@@ -175,18 +197,34 @@ pub fn parse_url(url: &str) -> Result<PgConnectOptions, Error> {
     if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
         return Err(Error::Url);
     }
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters).split('&');
+    let names =
+        parameters.filter_map(|parameter| parameter.split('=').next()).filter(|name| !name.is_empty());
+    // The driver passes over what it does not know, and a mistyped sslmode would be no check of the server at all.
+    if let Some(unknown) =
+        names.into_iter().find(|name| !PARAMETERS.contains(name) && !name.starts_with("options["))
+    {
+        return Err(Error::UrlParameter(unknown.to_owned()));
+    }
     // What the driver says of a URL may quote it, password and all.
     PgConnectOptions::from_str(url).map_err(|_| Error::Url)
 }
 
-async fn connect(owner: &PgConnectOptions) -> Result<PgConnection, Error> {
-    bounded(PgConnection::connect_with(owner)).await.map_err(|error| Error::Unreachable {
-        at: format!("{}:{}", owner.get_host(), owner.get_port()),
-        // The driver's message repeats its cause.
-        why: match error {
-            sqlx::Error::Io(cause) => cause.to_string(),
-            other => other.to_string(),
-        },
+async fn connect(named: &PgConnectOptions) -> Result<PgConnection, Error> {
+    bounded(PgConnection::connect_with(named)).await.map_err(|error| {
+        // Class 28: invalid authorization.
+        let code = error.as_database_error().and_then(|error| error.code());
+        if code.is_some_and(|code| code.starts_with("28")) && role::is_ours(named.get_username()) {
+            return Error::ServiceLogin { role: named.get_username().to_owned() };
+        }
+        Error::Unreachable {
+            at: format!("{}:{}", named.get_host(), named.get_port()),
+            // The driver's message repeats its cause.
+            why: match error {
+                sqlx::Error::Io(cause) => cause.to_string(),
+                other => other.to_string(),
+            },
+        }
     })
 }
 
@@ -234,8 +272,10 @@ struct Meta {
 
 async fn read_meta(connection: &mut PgConnection) -> Result<Meta, Error> {
     let row = sqlx::query("SELECT log_id, partitions, hash, requires, service_role FROM log.meta")
-        .fetch_one(connection)
-        .await?;
+        .fetch_optional(connection)
+        .await?
+        // A migration that broke off before it came to this.
+        .ok_or(Error::NotMigrated)?;
     let (hash, requires): (String, i64) = (row.try_get(2)?, row.try_get(3)?);
     if requires > newest_migration() {
         return Err(Error::SchemaNewer(requires));
@@ -321,8 +361,9 @@ fn digest_context(log_id: Uuid) -> Vec<u8> {
 async fn read_keys(connection: &mut PgConnection, master: MasterKey, log_id: Uuid) -> Result<Keys, Error> {
     let wrapped: Vec<u8> = sqlx::query_scalar("SELECT wrapped FROM vault.digest_keys WHERE generation = $1")
         .bind(GENERATION)
-        .fetch_one(connection)
-        .await?;
+        .fetch_optional(connection)
+        .await?
+        .ok_or(Error::NotMigrated)?;
     let root = master
         .unwrap(&digest_context(log_id), &wrapped)
         .expect("the master key was proved right a moment ago");

@@ -26,7 +26,10 @@ impl<'a> Reader<'a> {
 
     /// `what` completes a sentence about the key's value.
     pub fn refuse(&mut self, key: &str, what: impl Display) {
-        self.problems.push(format!("{key} (from {}) {what}", self.config.origin(key)));
+        self.problems.push(match self.config.origin(key) {
+            "default" => format!("{key} {what}"),
+            origin => format!("{key} (from {origin}) {what}"),
+        });
     }
 
     pub fn is_default(&self, key: &str) -> bool {

@@ -35,7 +35,9 @@ impl Config {
 /// Every URL in a value without what may be secret in it.
 fn mask(value: Value) -> Value {
     match value.kind {
-        ValueKind::String(text) if text.contains("://") => Value::new(None, without_password(&text)),
+        ValueKind::String(text) if text.contains("://") => {
+            Value::new(None, text.split(',').map(without_password).collect::<Vec<_>>().join(","))
+        }
         ValueKind::Array(values) => Value::new(None, values.into_iter().map(mask).collect::<Vec<_>>()),
         ValueKind::Table(table) => {
             let table: Map<String, Value> =

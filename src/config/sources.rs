@@ -103,6 +103,10 @@ impl Config {
         for (name, text) in environment {
             let of_all = COMMON.iter().find(|(common, _)| *common == name);
             if let Some((_, key)) = of_all {
+                // Somebody meant to name a server, and would get a private one instead.
+                if text.is_empty() {
+                    bail!("{name} is set and empty: name a server, or take it out of the environment");
+                }
                 common.insert((*key).to_owned(), self.parse(key, &text, &name)?);
             } else if name.starts_with("ROLLCALL_") && name != "ROLLCALL_CONFIG" {
                 let key = self.keys().find(|key| variable(key) == name).map(str::to_owned);

@@ -116,8 +116,8 @@ impl Health {
         let authenticator = self.0.authenticator.as_ref()?;
         let missing = authenticator.issuers_without_keys();
         let status = if authenticator.keys_ready() { "degraded" } else { "down" };
-        let detail = format!("the keys of {missing} issuers could not be fetched yet");
-        (missing > 0).then(|| json!({"status": status, "detail": detail}))
+        let detail = format!("keys could not be fetched yet: {}", missing.join(", "));
+        (!missing.is_empty()).then(|| json!({"status": status, "detail": detail}))
     }
 
     /// Ready is who can take commands and answer queries; NATS may be away, because nothing waits for it.

@@ -111,23 +111,17 @@ async fn a_start_that_cannot_be_is_refused_in_one_line() {
         ("NATS_URL".to_owned(), plain.url.clone()),
         ("ROLLCALL_MASTER_KEY_FILE".to_owned(), key.to_owned()),
     ];
-    refused(&[], &variables, &["NATS_URL", "no JetStream", "-js"]);
+    refused(&[], &variables, &["nats.url", "no JetStream", "-js"]);
     let variables =
         [variables[0].clone(), ("NATS_URL".to_owned(), "no URL".to_owned()), variables[2].clone()];
-    refused(&[], &variables, &["NATS_URL"]);
+    refused(&[], &variables, &["nats.url"]);
 
     // A schema that a newer binary made.
     let log = Log::open(&database).await;
-    log.pool
-        .execute(
-            "INSERT INTO log._sqlx_migrations (version, description, success, checksum, execution_time)
-             VALUES (9999, 'of the future', true, '', 0)",
-        )
-        .await
-        .unwrap();
+    log.pool.execute("UPDATE log.meta SET requires = 9999").await.unwrap();
     let right_key = with(&[("ROLLCALL_MASTER_KEY_FILE", key.to_owned())]);
     refused(&[], &right_key, &["newer than this binary", "9999"]);
-    log.pool.execute("DELETE FROM log._sqlx_migrations WHERE version = 9999").await.unwrap();
+    log.pool.execute("UPDATE log.meta SET requires = 1").await.unwrap();
 
     // Master keys: another one, none, none where one was named, and what is none.
     let place = data_directory();

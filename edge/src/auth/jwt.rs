@@ -102,11 +102,12 @@ impl Verifier {
     }
 
     pub fn keys_ready(&self) -> bool {
-        self.issuers_without_keys() < self.issuers.len()
+        self.issuers_without_keys().len() < self.issuers.len()
     }
 
-    pub fn issuers_without_keys(&self) -> usize {
-        self.issuers.iter().filter(|issuer| issuer.keeper.generation() == 0).count()
+    pub fn issuers_without_keys(&self) -> Vec<&str> {
+        let missing = self.issuers.iter().filter(|issuer| issuer.keeper.generation() == 0);
+        missing.map(|issuer| issuer.issuer.as_str()).collect()
     }
 
     /// # Errors

@@ -131,7 +131,7 @@ async fn a_start_without_the_server_goes_on_and_is_ready_later() {
     let source = Source::Url(format!("http://{address}/jwks.json").parse().unwrap());
     let verifier = Verifier::start(settings(vec![issuer(source)])).await.unwrap();
     assert!(!verifier.keys_ready());
-    assert_eq!(verifier.issuers_without_keys(), 1);
+    assert_eq!(verifier.issuers_without_keys().len(), 1);
     let problem = ask(&verifier, &known.token(&claims())).await.unwrap_err();
     assert_eq!((problem.status.as_u16(), problem.retry_after_s), (503, Some(2)));
     let server = Server::start_on(TcpListener::bind(address).await.unwrap(), &set(&[&known])).await;
@@ -154,11 +154,11 @@ async fn an_issuer_that_is_away_takes_no_other_along() {
     let verifier = Verifier::start(settings(vec![issuer(source), elsewhere])).await.unwrap();
     let of_away = away.token(&claims_with("iss", "https://away.example"));
     assert!(verifier.keys_ready());
-    assert_eq!(verifier.issuers_without_keys(), 1);
+    assert_eq!(verifier.issuers_without_keys().len(), 1);
     ask(&verifier, &here.token(&claims())).await.unwrap();
     assert_eq!(refused(ask(&verifier, &of_away).await).0, 503);
     let _server = Server::start_on(TcpListener::bind(address).await.unwrap(), &set(&[&away])).await;
-    eventually("the other's keys", async || verifier.issuers_without_keys() == 0).await;
+    eventually("the other's keys", async || verifier.issuers_without_keys().is_empty()).await;
     ask(&verifier, &of_away).await.unwrap();
 }
 
