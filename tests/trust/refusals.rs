@@ -78,7 +78,7 @@ fn bad_tokens() -> Vec<Bad> {
         bearer("another key of that kid", &foreign.token(&claims("acme")), "signature"),
         bearer("injected jwk", &injected("jwk", foreign.jwk()), "signature"),
         bearer("injected jku", &injected("jku", json!("http://127.0.0.1:1/jwks.json")), "signature"),
-        bearer("100 kilobytes", &"a".repeat(100 * 1024), "8 KiB"),
+        bearer("20 kilobytes", &"a".repeat(20 * 1024), "8 KiB"),
     ]
 }
 
