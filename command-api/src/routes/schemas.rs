@@ -154,7 +154,7 @@ struct EmailPreferenceChanges {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"email": {"newsletter": false}, "reason": "asked for it"}))]
 pub(crate) struct Preferences {
-    #[schema(required = true, schema_with = values::categories)]
+    #[schema(required = true, schema_with = values::required_categories)]
     email: Option<()>,
     #[schema(required = false, schema_with = values::reason)]
     reason: Option<String>,

@@ -5,13 +5,15 @@ use rust_decimal::Decimal;
 use super::Invalid;
 
 const DIGITS_MAX: usize = 28;
+/// 7.9e28: just below what a decimal holds, and a number that can be told.
+const MAX: i128 = 79 * 10i128.pow(27);
 
 /// Reads a JSON number (RFC 8259, section 6) exactly, without trailing zeros and without a negative zero.
 pub(super) fn parse(raw: &str) -> Result<Decimal, Invalid> {
     let literal = Literal::read(raw).ok_or_else(|| Invalid::new("must be a number"))?;
     literal.exact().ok_or_else(|| {
         Invalid::new(
-            "must be a number with at most 28 significant digits, at most 28 of them after the point, and less than \
+            "must be a number with at most 28 significant digits, at most 28 of them after the point, and not beyond \
              7.9e28; send it as text to keep it as written",
         )
     })
@@ -70,7 +72,11 @@ impl<'a> Literal<'a> {
         let signed = if self.negative { -magnitude } else { magnitude };
         match u32::try_from(power) {
             Ok(power) => {
-                Decimal::try_from_i128_with_scale(signed.checked_mul(10i128.checked_pow(power)?)?, 0).ok()
+                let whole = signed.checked_mul(10i128.checked_pow(power)?)?;
+                if whole.abs() > MAX {
+                    return None;
+                }
+                Decimal::try_from_i128_with_scale(whole, 0).ok()
             }
             Err(_) => {
                 let scale = u32::try_from(-power).ok().filter(|scale| *scale <= Decimal::MAX_SCALE)?;
@@ -139,6 +145,7 @@ mod tests {
             ("120e-1", "12"),
             ("0.1", "0.1"),
             ("1e28", "10000000000000000000000000000"),
+            ("-7.9e28", "-79000000000000000000000000000"),
             ("1e-28", "0.0000000000000000000000000001"),
             ("9999999999999999999999999999", "9999999999999999999999999999"),
             ("-0.1234567890123456789012345678", "-0.1234567890123456789012345678"),
@@ -154,6 +161,8 @@ mod tests {
         for raw in [
             "1e29",
             "8e28",
+            "7.9000000000000001e28",
+            "-7.92e28",
             "1e-29",
             "12345678901234567890123456789",
             "0.12345678901234567890123456789",

@@ -161,8 +161,17 @@ pub fn external_id_changes() -> Schema {
 }
 
 pub fn categories() -> Schema {
+    or_null(by_category(), Type::Object).into()
+}
+
+/// Where null would be as good as nothing, and nothing will not do.
+pub fn required_categories() -> Schema {
+    by_category().into()
+}
+
+fn by_category() -> ObjectBuilder {
     let wanted = ObjectBuilder::new().schema_type(Type::Boolean).into();
-    or_null(object(100, SLUG, wanted), Type::Object).description(Some("By category")).into()
+    object(100, SLUG, wanted).description(Some("By category"))
 }
 
 pub fn category_changes() -> Schema {
