@@ -39,9 +39,19 @@ pub async fn measure() {
     let best = load::creates(&base, BEST_AT, seconds()).await.rate();
     // Buffers of that many connections are there, and caches are full, before memory is compared.
     offer(&base, best * TIMES, seconds() * 2).await;
-    let before = resident_mb(service.pid());
-    let seen = offer(&base, best * TIMES, seconds() * 2).await;
-    let after = resident_mb(service.pid());
+    // In the middle and shortly before the end, with all connections open.
+    let during = seconds() * 4;
+    let memory = tokio::spawn({
+        let pid = service.pid();
+        async move {
+            tokio::time::sleep(during / 2).await;
+            let middle = resident_mb(pid);
+            tokio::time::sleep(during / 3).await;
+            (middle, resident_mb(pid))
+        }
+    });
+    let seen = offer(&base, best * TIMES, during).await;
+    let (before, after) = memory.await.unwrap();
     let again = load::creates(&base, BEST_AT, seconds()).await.rate();
     // The machine slows down as the tables grow; what came before and after says how much.
     let best_then = f64::midpoint(best, again);

@@ -7,7 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    Borrowed, Partition, Recorded, append, bounded, claims, commands,
+    Borrowed, Partition, Recorded, append, bounded, claims, commands, keyed_session,
     keys::Keys,
     load,
     migrate::Provisioned,
@@ -75,14 +75,15 @@ impl Log {
     /// Where the database cannot be reached as the service's role, or holds another log than was migrated.
     pub async fn open(provisioned: &Provisioned, options: Options) -> Result<Self, Error> {
         let service = provisioned.service.clone();
-        let connect = |name, connections| {
+        let connect = |session| {
             PgPoolOptions::new()
-                .max_connections(connections)
+                .max_connections(options.pool_connections_max)
                 .acquire_timeout(Duration::from_secs(5))
-                .connect_with(session(&service, name))
+                .connect_with(session)
         };
-        let pool = connect("rollcall", options.pool_connections_max).await?;
-        let readers = connect("rollcall-list", options.pool_connections_max).await?;
+        // What the service asks are look-ups: a plan that was made while the log was empty must do for a long one.
+        let pool = connect(keyed_session(&service, "rollcall")).await?;
+        let readers = connect(session(&service, "rollcall-list")).await?;
         let mut connection = Borrowed::from(&pool).await?;
         check_meta(&mut connection, provisioned.log_id).await?;
         connection.done();
