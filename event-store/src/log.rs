@@ -7,7 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    Borrowed, Partition, Recorded, append, bounded, claims, commands, keyed_session,
+    Borrowed, Partition, Recorded, append, bounded, claims, commands,
     keys::Keys,
     load,
     migrate::Provisioned,
@@ -75,15 +75,14 @@ impl Log {
     /// Where the database cannot be reached as the service's role, or holds another log than was migrated.
     pub async fn open(provisioned: &Provisioned, options: Options) -> Result<Self, Error> {
         let service = provisioned.service.clone();
-        let connect = |session| {
+        let connect = |name, connections| {
             PgPoolOptions::new()
-                .max_connections(options.pool_connections_max)
+                .max_connections(connections)
                 .acquire_timeout(Duration::from_secs(5))
-                .connect_with(session)
+                .connect_with(session(&service, name))
         };
-        // What the service asks are look-ups: a plan that was made while the log was empty must do for a long one.
-        let pool = connect(keyed_session(&service, "rollcall")).await?;
-        let readers = connect(session(&service, "rollcall-list")).await?;
+        let pool = connect("rollcall", options.pool_connections_max).await?;
+        let readers = connect("rollcall-list", options.pool_connections_max).await?;
         let mut connection = Borrowed::from(&pool).await?;
         check_meta(&mut connection, provisioned.log_id).await?;
         connection.done();
