@@ -179,9 +179,15 @@ pub async fn migrate(
     })?;
     connection.execute("RESET search_path").await?;
 
-    let Meta { log_id, partitions, service_role } = settle_meta(&mut connection, &options).await?;
+    let Meta { log_id, partitions, service_role } = settle_meta(&mut connection, options.partitions).await?;
     let master = settle_master_key(&mut connection, source).await?;
+    let service_role = options.service_role.unwrap_or(service_role);
     role::settle(&mut connection, &service_role, log_id, &master).await?;
+    // Only now: a role that was refused must not be the one that services look for.
+    sqlx::query("UPDATE log.meta SET service_role = $1 WHERE service_role <> $1")
+        .bind(&service_role)
+        .execute(&mut connection)
+        .await?;
     let service = role::session(&owner, &service_role, &master);
     let keys = settle_digest_root(&mut connection, master, log_id).await?;
     sqlx::query("SELECT pg_advisory_unlock($1)").bind(TURN).execute(&mut connection).await?;
@@ -239,7 +245,7 @@ async fn check_server(connection: &mut PgConnection) -> Result<(), Error> {
     Ok(())
 }
 
-async fn settle_meta(connection: &mut PgConnection, options: &Options) -> Result<Meta, Error> {
+async fn settle_meta(connection: &mut PgConnection, partitions: Partition) -> Result<Meta, Error> {
     let log_id = Uuid::now_v7();
     sqlx::query(
         "WITH made AS (
@@ -249,17 +255,11 @@ async fn settle_meta(connection: &mut PgConnection, options: &Options) -> Result
          SELECT p, 0, '-infinity' FROM made, generate_series(0, made.partitions - 1) AS p",
     )
     .bind(log_id)
-    .bind(i32::from(options.partitions))
+    .bind(i32::from(partitions))
     .bind(HASH)
     .bind(role::named_after(log_id))
     .execute(&mut *connection)
     .await?;
-    if let Some(role) = &options.service_role {
-        sqlx::query("UPDATE log.meta SET service_role = $1 WHERE service_role <> $1")
-            .bind(role)
-            .execute(&mut *connection)
-            .await?;
-    }
     read_meta(connection).await
 }
 

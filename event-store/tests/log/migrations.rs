@@ -155,6 +155,11 @@ async fn the_services_role_may_be_named() {
         "{refused:?}"
     );
     attach(&format!("postgres://{role}@{place}")).await.unwrap();
+    // The refusal left the other log as it was.
+    assert_eq!(
+        migrate(&other.owner).await.unwrap().service.get_username(),
+        other.provisioned.service.get_username()
+    );
     for bad in ["rollcall", "rollcall_service; DROP ROLE x", "rollcall_serviceÄ"] {
         let options = migrate::Options { service_role: Some(bad.to_owned()), ..Default::default() };
         let refused = refusal(migrate::migrate(&test.owner, options, &Source(Some([7; 32]))).await);
