@@ -8,6 +8,7 @@ mod crash;
 mod immutability;
 mod log;
 mod nats_away;
+mod nats_tls;
 mod personal_data;
 mod processes;
 mod proxy;

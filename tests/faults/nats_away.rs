@@ -36,12 +36,17 @@ fn binary() -> PathBuf {
 impl NatsServer {
     /// With JetStream where it is given a place to store.
     pub fn start(port: u16, store: Option<&Path>) -> Self {
+        Self::start_with(port, store, &[])
+    }
+
+    /// With more arguments.
+    pub fn start_with(port: u16, store: Option<&Path>, arguments: &[&str]) -> Self {
         let mut command = Command::new(binary());
         command.args(["-a", "127.0.0.1", "-p", &port.to_string()]);
         if let Some(store) = store {
             command.arg("-js").arg("-sd").arg(store);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Self { child: rollcall::spawn(command), url: format!("nats://127.0.0.1:{port}") }
     }
 
@@ -69,7 +74,7 @@ async fn create(client: &Client, name: &str, count: usize) {
 }
 
 /// Waits until the service says that it is so with NATS; it is ready all the while.
-async fn readiness(client: &Client, status: &str) -> Value {
+pub async fn readiness(client: &Client, status: &str) -> Value {
     eventually(status, async || {
         let body = client.get("/readyz").await.expect(200).json();
         (body["status"] == status).then_some(body)

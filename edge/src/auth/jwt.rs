@@ -29,7 +29,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::{
     claims::Claims,
     keeper::{Keeper, Keys},
-    memory::{Digest, Entry, Memory},
+    memory::{Entry, Memory},
     refusal::Refusal,
     token::Token,
 };
@@ -116,30 +116,28 @@ impl Verifier {
     pub async fn authenticate(&self, headers: &HeaderMap, now: SystemTime) -> Result<Principal, Problem> {
         let token = token::bearer(headers)?;
         let now = unix_s(now);
-        let digest = memory::digest_of(token);
-        let principal = if let Some(entry) = self.remembered(&digest, now) {
+        let principal = if let Some(entry) = self.remembered(token, now) {
             self.hits.increment(1);
             entry.principal.clone()
         } else {
             self.misses.increment(1);
             // Boxed, so that requests whose token is remembered do not carry the room for this.
-            Box::pin(self.verify_and_remember(token, digest, now)).await?
+            Box::pin(self.verify_and_remember(token, now)).await?
         };
         agree(headers, &principal)?;
         Ok(principal)
     }
 
-    fn remembered(&self, digest: &Digest, now: i64) -> Option<Arc<Entry>> {
-        let entry = self.memory.get(digest)?;
+    fn remembered(&self, token: &str, now: i64) -> Option<Arc<Entry>> {
+        let entry = self.memory.get(token, now)?;
         let keys_stand = self.issuers[entry.issuer].keeper.generation() == entry.generation;
         (keys_stand && entry.validity.check(now, self.leeway_s).is_ok()).then_some(entry)
     }
 
-    async fn verify_and_remember(&self, token: &str, digest: Digest, now: i64) -> Result<Principal, Refusal> {
-        let entry = self.verify(token, now).await?;
-        let principal = entry.principal.clone();
-        self.memory.put(digest, entry);
-        Ok(principal)
+    async fn verify_and_remember(&self, token: &str, now: i64) -> Result<Principal, Refusal> {
+        let entry = Arc::new(self.verify(token, now).await?);
+        self.memory.put(token, Arc::clone(&entry));
+        Ok(entry.principal.clone())
     }
 
     async fn verify(&self, text: &str, now: i64) -> Result<Entry, Refusal> {
@@ -162,7 +160,7 @@ impl Verifier {
         let validity = token.claims.validity()?;
         validity.check(now, self.leeway_s)?;
         let principal = token.claims.principal(&issuer.tenants)?;
-        Ok(Entry { principal, validity, issuer: place, generation })
+        Ok(Entry { principal, validity, issuer: place, generation, verified_at: now })
     }
 }
 
