@@ -7,7 +7,7 @@ use rollcall_event_store::{
     keys::MasterKey,
     migrate::{self, Server, attach, inspect, session_for},
 };
-use rollcall_projections::schema;
+use rollcall_projections::tables;
 
 use crate::{
     config::{Auth, Config, Flags, Limits, Settings},
@@ -170,7 +170,7 @@ async fn database(report: &mut Report, settings: &Settings, url: &str) {
         Ok(provisioned) => {
             let partitions = provisioned.partitions;
             report.ok("log", format!("{} ({partitions} partitions)", provisioned.log_id));
-            match schema::check(&provisioned.service, partitions).await {
+            match tables::check(&provisioned.service, partitions).await {
                 Ok(()) => report.ok("read models", "are there"),
                 Err(error) => report.fail("read models", error, "run: rollcall migrate"),
             }

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use rollcall_event_store::migrate;
-use rollcall_projections::schema;
+use rollcall_projections::tables;
 
 use crate::{config::Settings, master_key::KeyFile};
 
@@ -29,7 +29,7 @@ pub async fn provision(
     };
     let provisioned = migrate::migrate(owner_url, options, key).await?;
     let owner = migrate::parse_url(owner_url)?;
-    schema::migrate(&owner, provisioned.service.get_username(), provisioned.partitions)
+    tables::migrate(&owner, provisioned.service.get_username(), provisioned.partitions)
         .await
         .context("the read models' tables could not be made")?;
     Ok(provisioned)

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use rollcall_event_store::migrate::attach;
-use rollcall_projections::schema;
+use rollcall_projections::tables;
 
 use crate::{
     config::{Flags, Settings},
@@ -92,7 +92,7 @@ async fn start(
         settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
     let key = KeyFile::named(settings)?;
     let provisioned = attach(url.expose(), &key).await?;
-    schema::check(&provisioned.service, provisioned.partitions).await?;
+    tables::check(&provisioned.service, provisioned.partitions).await?;
     let nats = settings.nats_url.as_ref().map(|url| (url.expose(), true));
     let ground = Ground { settings, provisioned: &provisioned, nats, authenticator, metrics, listener };
     let service = Service::start(&parts, ground).await?;

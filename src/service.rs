@@ -15,8 +15,9 @@ use rollcall_event_store::{Log, append, migrate::Provisioned, spawn_vital};
 use rollcall_projections::{
     Progress,
     audit::{self, Audit},
+    leases::{Member, Units},
     profiles::{self, Profiles},
-    progress,
+    progress::Follower,
     projector::{Projection, Projector},
     publisher::{self, Publisher},
 };
@@ -126,6 +127,8 @@ impl Service {
             provisioned,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
+            member: Member::new(&provisioned.service),
+            follower: Follower::new(log.clone()),
             readers: Vec::new(),
         };
         let mut api = OpenApiRouter::new();
@@ -135,11 +138,14 @@ impl Service {
         if parts.projects.contains(&Projects::Publisher) {
             let (url, named) = nats.context("nats.url must be set: the publisher needs it")?;
             let client = nats::connect(url, named).await?;
+            let share = background.member.share(publisher::NAME, publisher::VERSION, Units::One);
+            let progress = background.follower.progress(publisher::NAME, publisher::VERSION);
+            background.readers.push((publisher::NAME, progress.clone()));
+            let settings = publisher::Settings::default();
             let publisher =
-                Publisher::new(log.clone(), &provisioned.service, client, publisher::Settings::default());
+                Publisher::new(log.clone(), &provisioned.service, client, settings, &share, progress);
             publishing = Some(publisher.status());
-            background.readers.push((publisher::NAME, publisher.progress()));
-            background.run(publisher::NAME, |shutdown| publisher.run(shutdown));
+            background.run(publisher::NAME, |shutdown| publisher.run(share, shutdown));
         }
         if parts.commands {
             api = api.merge(rollcall_command_api::router(log.clone(), authenticator.clone()));
@@ -160,7 +166,7 @@ impl Service {
                 authenticator: authenticator.clone(),
             }));
         }
-        let Background { tasks, shutdown: projecting, readers, .. } = background;
+        let (tasks, projecting, readers) = background.begin();
         let guard = Guard::new(&settings.limits);
         let asked = parts.serves_api().then_some(authenticator);
         let health = Health::new(log.clone(), readers, publishing, asked, guard.clone());
@@ -207,12 +213,14 @@ struct Background<'a> {
     provisioned: &'a Provisioned,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    member: Member,
+    follower: Follower,
     /// Whose lag is measured.
     readers: Vec<(&'static str, Progress)>,
 }
 
 impl Background<'_> {
-    /// How far a projection has come: of a projector of this process, or, for queries, of another's. None where it is no
+    /// How far a projection has come, with a projector of this process at work on it or without. None where it is no
     /// concern of this process.
     fn progress<P: Projection>(
         &mut self,
@@ -220,21 +228,31 @@ impl Background<'_> {
         of: Projects,
         projection: impl FnOnce() -> P,
     ) -> Option<Progress> {
-        let progress = if parts.projects.contains(&of) {
-            let projector = Projector::new(projection(), self.log.clone(), &self.provisioned.service);
-            let progress = projector.progress();
-            self.run(P::SCHEMA.name, |shutdown| projector.run(shutdown));
-            progress
-        } else if parts.queries {
-            let progress = Progress::new(self.log.partitions());
-            let (log, followed) = (self.log.clone(), progress.clone());
-            self.run("progress", |shutdown| progress::follow(log, P::SCHEMA, followed, shutdown));
-            progress
-        } else {
+        let projects = parts.projects.contains(&of);
+        if !projects && !parts.queries {
             return None;
-        };
+        }
+        let progress = self.follower.progress(P::SCHEMA.name, P::SCHEMA.version);
         self.readers.push((P::SCHEMA.name, progress.clone()));
+        if projects {
+            let share = self.member.share(P::SCHEMA.name, P::SCHEMA.version, Units::Partitions);
+            let (log, service) = (self.log.clone(), &self.provisioned.service);
+            let projector = Projector::new(projection(), log, service, &share, progress.clone());
+            self.run(P::SCHEMA.name, |shutdown| projector.run(share, shutdown));
+        }
         Some(progress)
+    }
+
+    /// Everything is there: from now on leases are taken and checkpoints followed.
+    fn begin(self) -> (TaskTracker, CancellationToken, Vec<(&'static str, Progress)>) {
+        let Self { log, tasks, shutdown, member, follower, readers, .. } = self;
+        if !readers.is_empty() {
+            spawn_vital(&tasks, log.failed(), "follow", follower.run(shutdown.clone()));
+        }
+        if member.works() {
+            spawn_vital(&tasks, log.failed(), "leases", member.run(shutdown.clone()));
+        }
+        (tasks, shutdown, readers)
     }
 
     fn run<F: Future<Output = ()> + Send + 'static>(

@@ -3,6 +3,8 @@
 use rollcall_event_store::{Position, tail::Span};
 use sqlx::{PgConnection, Row};
 
+use crate::leases::Epoch;
+
 /// The checkpoints of a projection, by partition.
 ///
 /// # Errors
@@ -24,8 +26,9 @@ pub async fn read(
     .collect()
 }
 
-/// Moves checkpoints over spans. False where one of them is not where its span begins: another process was faster, and
-/// the transaction must be given up. The rows stay locked to the transaction's end.
+/// Moves checkpoints over spans, each under the epoch of its partition's lease. False where one of them is not where its
+/// span begins, or another process has taken the lease since: the transaction must be given up. The rows stay locked to
+/// the transaction's end.
 ///
 /// # Errors
 /// Where the database refuses.
@@ -33,22 +36,23 @@ pub async fn advance(
     connection: &mut PgConnection,
     projection: &str,
     version: i32,
-    spans: &[Span],
+    spans: &[(Span, Epoch)],
 ) -> Result<bool, sqlx::Error> {
-    let partitions: Vec<i32> = spans.iter().map(|span| i32::from(span.partition)).collect();
     let positions = |of: fn(&Span) -> Position| -> Vec<i64> {
-        spans.iter().map(|span| i64::try_from(of(span)).expect("positions do not reach 2^63")).collect()
+        spans.iter().map(|(span, _)| i64::try_from(of(span)).expect("positions do not reach 2^63")).collect()
     };
     let moved = sqlx::query(
         "UPDATE projections.checkpoints c SET position = s.until
-         FROM unnest($3::int4[], $4::int8[], $5::int8[]) AS s(partition, after, until)
-         WHERE c.projection = $1 AND c.version = $2 AND c.partition = s.partition AND c.position = s.after",
+         FROM unnest($3::int4[], $4::int8[], $5::int8[], $6::int8[]) AS s(partition, after, until, epoch)
+         WHERE c.projection = $1 AND c.version = $2 AND c.partition = s.partition AND c.position = s.after
+           AND c.epoch = s.epoch",
     )
     .bind(projection)
     .bind(version)
-    .bind(partitions)
+    .bind(spans.iter().map(|(span, _)| i32::from(span.partition)).collect::<Vec<_>>())
     .bind(positions(|span| span.after))
     .bind(positions(|span| span.until))
+    .bind(spans.iter().map(|(_, epoch)| *epoch).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(moved.rows_affected() == spans.len() as u64)

@@ -1,6 +1,6 @@
 //! The projector runtime and the read models: everything to the right of the log.
 //!
-//! Shape: heads -> [`projector::Projector`] (spans, one transaction with the checkpoint) -> a read model's `apply`;
+//! Shape: heads -> [`projector::Projector`] (spans of what it [holds](leases), one transaction with the checkpoint) -> a read model's `apply`;
 //! a read model's `queries` -> whoever asks.
 //!
 //! *Invariant:* a read model's rows and its checkpoint move in one transaction, so every event is applied exactly once.
@@ -8,6 +8,7 @@
 
 pub mod audit;
 pub mod checkpoint;
+pub mod leases;
 pub mod profile;
 pub mod profiles;
 pub mod progress;
@@ -15,6 +16,7 @@ pub mod projector;
 pub mod publisher;
 pub mod schema;
 mod stored;
+pub mod tables;
 
 pub use profile::Profile;
 pub use progress::Progress;

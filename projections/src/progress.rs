@@ -3,16 +3,15 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use rollcall_event_store::{Borrowed, Log, Partition, Position, bounded};
+use sqlx::Row;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-
-use crate::{checkpoint, schema::Schema};
 
 /// How often the checkpoints of other processes are looked at while somebody waits for them, and else.
 const POLL_WAITING: Duration = Duration::from_millis(5);
@@ -24,15 +23,23 @@ pub struct Progress(Arc<Inner>);
 
 struct Inner {
     positions: Box<[watch::Sender<Position>]>,
+    /// Partitions that this process projects itself, and need not ask the database about.
+    own: Box<[AtomicBool]>,
+    /// Who wait for other processes.
     waiting: AtomicUsize,
     /// Wakes who follows when somebody begins to wait.
-    wanted: Notify,
+    wanted: Arc<Notify>,
 }
 
 impl Progress {
     pub fn new(partitions: Partition) -> Self {
+        Self::with(partitions, Arc::default())
+    }
+
+    fn with(partitions: Partition, wanted: Arc<Notify>) -> Self {
         let positions = (0..partitions).map(|_| watch::Sender::new(0)).collect();
-        Self(Arc::new(Inner { positions, waiting: AtomicUsize::new(0), wanted: Notify::new() }))
+        let own = (0..partitions).map(|_| AtomicBool::new(false)).collect();
+        Self(Arc::new(Inner { positions, own, waiting: AtomicUsize::new(0), wanted }))
     }
 
     pub fn partitions(&self) -> Partition {
@@ -54,6 +61,11 @@ impl Progress {
         });
     }
 
+    /// Says whether this process projects a partition itself.
+    pub(crate) fn own(&self, partition: Partition, own: bool) {
+        self.0.own[usize::from(partition)].store(own, Ordering::Release);
+    }
+
     /// Waits until all positions are readable; false where they were not within `at_most`. Wakes by notification.
     pub async fn wait(
         &self,
@@ -67,7 +79,9 @@ impl Progress {
                 if *applied.borrow() >= position {
                     continue;
                 }
-                waiting.get_or_insert_with(|| Waiting::begin(&self.0));
+                if !self.0.own[usize::from(partition)].load(Ordering::Acquire) {
+                    waiting.get_or_insert_with(|| Waiting::begin(&self.0));
+                }
                 if applied.subscribe().wait_for(|applied| *applied >= position).await.is_err() {
                     return false;
                 }
@@ -95,47 +109,84 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Keeps the progress of a projection that other processes run: reads its checkpoints, often while somebody waits, however
-/// many do, and seldom otherwise. Works until the shutdown.
-pub async fn follow(log: Log, schema: &'static Schema, progress: Progress, shutdown: CancellationToken) {
-    let mut failing = false;
-    loop {
-        let read = bounded(async {
-            let mut connection = Borrowed::from(log.pool()).await?;
-            let positions = checkpoint::read(&mut connection, schema.name, schema.version).await?;
-            connection.done();
-            Ok::<_, sqlx::Error>(positions)
-        });
-        match read.await {
-            Ok(positions) => {
-                for (partition, position) in (0..progress.partitions()).zip(positions) {
-                    progress.advance(partition, position);
+/// Keeps the progress of projections that other processes may run: reads all their checkpoints with one statement, often
+/// while somebody waits for one, however many do, and seldom otherwise.
+pub struct Follower {
+    log: Log,
+    followed: Vec<(&'static str, i32, Progress)>,
+    wanted: Arc<Notify>,
+}
+
+impl Follower {
+    pub fn new(log: Log) -> Self {
+        Self { log, followed: Vec::new(), wanted: Arc::default() }
+    }
+
+    /// The progress of a projection's version, from now on kept.
+    pub fn progress(&mut self, projection: &'static str, version: i32) -> Progress {
+        let progress = Progress::with(self.log.partitions(), Arc::clone(&self.wanted));
+        self.followed.push((projection, version, progress.clone()));
+        progress
+    }
+
+    /// Works until the shutdown.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut failing = false;
+        loop {
+            match bounded(self.read()).await {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(%error, "checkpoints cannot be read; trying again");
+                    }
+                    failing = true;
                 }
-                failing = false;
             }
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(%error, projection = schema.name, "checkpoints cannot be read; trying again");
+            let pause = async {
+                if failing || !self.anybody_waits() {
+                    // A wish that came while we looked is kept, so that none is missed.
+                    let idle = tokio::time::sleep(POLL_IDLE);
+                    tokio::select! {
+                        () = idle => {}
+                        () = self.wanted.notified(), if !failing => {}
+                    }
+                } else {
+                    tokio::time::sleep(POLL_WAITING).await;
                 }
-                failing = true;
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = pause => {}
             }
         }
-        let pause = async {
-            if failing || progress.0.waiting.load(Ordering::Acquire) == 0 {
-                // A wish that came while we looked is kept, so that none is missed.
-                let idle = tokio::time::sleep(POLL_IDLE);
-                tokio::select! {
-                    () = idle => {}
-                    () = progress.0.wanted.notified(), if !failing => {}
-                }
-            } else {
-                tokio::time::sleep(POLL_WAITING).await;
+    }
+
+    fn anybody_waits(&self) -> bool {
+        self.followed.iter().any(|(_, _, progress)| progress.0.waiting.load(Ordering::Acquire) > 0)
+    }
+
+    async fn read(&self) -> Result<(), sqlx::Error> {
+        let mut connection = Borrowed::from(self.log.pool()).await?;
+        let rows = sqlx::query(
+            "SELECT w.ordinal, c.partition, c.position
+             FROM unnest($1::text[], $2::int4[]) WITH ORDINALITY AS w(projection, version, ordinal)
+             JOIN projections.checkpoints c ON c.projection = w.projection AND c.version = w.version",
+        )
+        .bind(self.followed.iter().map(|(projection, ..)| *projection).collect::<Vec<_>>())
+        .bind(self.followed.iter().map(|(_, version, _)| *version).collect::<Vec<_>>())
+        .fetch_all(&mut *connection)
+        .await?;
+        connection.done();
+        for row in rows {
+            let place = usize::try_from(row.try_get::<i64, _>(0)? - 1).expect("ordinals count from 1");
+            let (_, _, progress) = &self.followed[place];
+            let partition = Partition::try_from(row.try_get::<i32, _>(1)?).unwrap_or(Partition::MAX);
+            let position = Position::try_from(row.try_get::<i64, _>(2)?).unwrap_or_default();
+            if partition < progress.partitions() {
+                progress.advance(partition, position);
             }
-        };
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = pause => {}
         }
+        Ok(())
     }
 }
 

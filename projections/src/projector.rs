@@ -1,8 +1,8 @@
 //! The projector: keeps a read model up to the log.
 //!
-//! The unit of work is (projection, partition), with a checkpoint each. A batch takes the news of all partitions at once
-//! and is one transaction: move the checkpoints (which locks out any other process that does the same work), apply,
-//! commit. When a batch fails for a reason that lies in an event, the partitions are tried one by one, so that the
+//! The unit of work is (projection, partition), with a checkpoint each, and leased: see [`leases`](crate::leases). A batch
+//! takes the news of all partitions that this process holds at once and is one transaction: move the checkpoints under the
+//! leases' epochs, apply, commit. When a batch fails for a reason that lies in an event, the partitions are tried one by one, so that the
 //! others go on; the one that fails stops there, loudly, and is tried again.
 //!
 //! If the process dies before the commit, nothing has happened; after it, everything has, on disk: what a token has shown
@@ -16,12 +16,19 @@ use rollcall_event_store::{
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio_util::sync::CancellationToken;
 
-use crate::{checkpoint, progress::Progress, schema::Schema};
+use crate::{
+    checkpoint,
+    leases::{Epoch, Share, Turn},
+    progress::Progress,
+    schema::Schema,
+};
 
 /// Events that one transaction applies at most.
 const BATCH_EVENTS_MAX: u64 = 4_000;
 /// How long events may gather at most before the next batch.
 const GATHER_MAX: Duration = Duration::from_millis(8);
+/// How long to wait for a lease before looking again.
+const LEASE_PAUSE: Duration = Duration::from_millis(500);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -79,12 +86,14 @@ fn transient(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Runs one projection over all partitions.
+/// Runs one projection over the partitions that this process holds.
 pub struct Projector<P> {
     projection: P,
     log: Log,
     options: PgConnectOptions,
     progress: Progress,
+    /// What is held, and since which epoch the checkpoint is known.
+    held: Vec<Option<Epoch>>,
     applied: Vec<Position>,
     /// Halved when a batch fails, doubled when one succeeds: a batch that is too large for the time it has gets through.
     batch_events: u64,
@@ -93,8 +102,15 @@ pub struct Projector<P> {
 }
 
 impl<P: Projection> Projector<P> {
-    pub fn new(projection: P, log: Log, service: &PgConnectOptions) -> Self {
-        let options = keyed_session(service, P::SCHEMA.name);
+    /// `progress` is what readers of this process wait on.
+    pub fn new(
+        projection: P,
+        log: Log,
+        service: &PgConnectOptions,
+        share: &Share,
+        progress: Progress,
+    ) -> Self {
+        let options = keyed_session(service, share.session_name());
         let partitions = log.partitions();
         let label = P::SCHEMA.name;
         // Known before they first happen, so that a rate has somewhere to rise from.
@@ -106,23 +122,19 @@ impl<P: Projection> Projector<P> {
             projection,
             log,
             options,
-            progress: Progress::new(partitions),
-            applied: Vec::new(),
+            progress,
+            held: vec![None; usize::from(partitions)],
+            applied: vec![0; usize::from(partitions)],
             batch_events: BATCH_EVENTS_MAX,
             stopped: vec![None; usize::from(partitions)],
         }
     }
 
-    /// What readers of this projection wait on.
-    pub fn progress(&self) -> Progress {
-        self.progress.clone()
-    }
-
     /// Works until the shutdown; a batch that was begun is finished or rolled back.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    pub async fn run(mut self, mut share: Share, shutdown: CancellationToken) {
         let mut pause = RETRY_PAUSE_MIN;
         while !shutdown.is_cancelled() {
-            match self.follow(&shutdown, &mut pause).await {
+            match self.follow(&mut share, &shutdown, &mut pause).await {
                 Ok(()) => return,
                 Err(error) => {
                     self.batch_events = (self.batch_events / 2).max(1);
@@ -139,14 +151,34 @@ impl<P: Projection> Projector<P> {
         }
     }
 
-    async fn follow(&mut self, shutdown: &CancellationToken, pause: &mut Duration) -> Result<(), Error> {
+    async fn follow(
+        &mut self,
+        share: &mut Share,
+        shutdown: &CancellationToken,
+        pause: &mut Duration,
+    ) -> Result<(), Error> {
         let mut connection = bounded(PgConnection::connect_with(&self.options)).await?;
         let mut news = self.log.heads().news();
-        bounded(self.read_checkpoints(&mut connection)).await?;
+        self.forget();
         loop {
             news.borrow_and_update();
+            if shutdown.is_cancelled() {
+                return Ok(());
+            }
+            let Some(turn) = share.turn().await else {
+                self.forget();
+                tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    () = share.changed() => {}
+                    // The member said again that it lives.
+                    () = tokio::time::sleep(LEASE_PAUSE) => {}
+                }
+                continue;
+            };
+            self.settle(&mut connection, &turn).await?;
             let spans = self.spans();
             if spans.is_empty() {
+                drop(turn);
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     changed = news.changed() => {
@@ -154,30 +186,29 @@ impl<P: Projection> Projector<P> {
                             return Ok(());
                         }
                     }
+                    () = share.changed() => {}
                     // A partition that stopped is tried again, news or no news.
                     () = tokio::time::sleep(RETRY_PAUSE_MAX) => {}
                 }
                 continue;
-            }
-            if shutdown.is_cancelled() {
-                return Ok(());
             }
             let begun = Instant::now();
             match bounded(self.batch(&mut connection, &spans)).await {
                 Ok(()) => {
                     *pause = RETRY_PAUSE_MIN;
                     self.batch_events = (self.batch_events * 2).min(BATCH_EVENTS_MAX);
+                    drop(turn);
                     self.gather(begun.elapsed(), &spans).await;
                 }
                 Err(error) if error.transient() => return Err(error),
-                Err(error) if spans.len() == 1 => self.stop(spans[0].partition, &error),
+                Err(error) if spans.len() == 1 => self.stop(spans[0].0.partition, &error),
                 Err(_) => {
                     for span in spans {
                         if let Err(error) = bounded(self.batch(&mut connection, &[span])).await {
                             if error.transient() {
                                 return Err(error);
                             }
-                            self.stop(span.partition, &error);
+                            self.stop(span.0.partition, &error);
                         }
                     }
                 }
@@ -185,10 +216,36 @@ impl<P: Projection> Projector<P> {
         }
     }
 
+    /// Takes note of what is held, and reads the checkpoints where any of it is new.
+    async fn settle(&mut self, connection: &mut PgConnection, turn: &Turn<'_>) -> Result<(), Error> {
+        let epochs: Vec<Option<Epoch>> = (0..self.log.partitions()).map(|of| turn.epoch(of)).collect();
+        if epochs == self.held {
+            return Ok(());
+        }
+        bounded(self.read_checkpoints(connection)).await?;
+        for (partition, epoch) in (0..).zip(&epochs) {
+            if *epoch != self.held[usize::from(partition)] {
+                self.stopped[usize::from(partition)] = None;
+            }
+            self.progress.own(partition, epoch.is_some());
+        }
+        self.held = epochs;
+        self.tell_stopped();
+        Ok(())
+    }
+
+    /// Nothing is known to be held.
+    fn forget(&mut self) {
+        for (partition, held) in (0..).zip(&mut self.held) {
+            *held = None;
+            self.progress.own(partition, false);
+        }
+    }
+
     /// Lets events gather for as long as the last batch took. A batch costs round trips whatever its size, so a busy
     /// machine makes larger ones, and an idle one waits for next to nothing. Who is far behind does not wait.
-    async fn gather(&self, took: Duration, spans: &[Span]) {
-        if spans.iter().map(Span::events).sum::<u64>() < BATCH_EVENTS_MAX / 4 {
+    async fn gather(&self, took: Duration, spans: &[(Span, Epoch)]) {
+        if spans.iter().map(|(span, _)| span.events()).sum::<u64>() < BATCH_EVENTS_MAX / 4 {
             tokio::time::sleep(took.min(GATHER_MAX)).await;
         }
     }
@@ -210,29 +267,35 @@ impl<P: Projection> Projector<P> {
     }
 
     /// What is new, within the bound of a batch.
-    fn spans(&self) -> Vec<Span> {
+    fn spans(&self) -> Vec<(Span, Epoch)> {
         let behind = |partition: Partition| {
+            let epoch = self.held[usize::from(partition)]?;
             let after = self.applied[usize::from(partition)];
             let head = self.log.heads().position(partition);
             let waits = self.stopped[usize::from(partition)].is_some_and(|until| Instant::now() < until);
-            (head > after && !waits).then_some(Span { partition, after, until: head })
+            (head > after && !waits).then_some((Span { partition, after, until: head }, epoch))
         };
-        let mut spans: Vec<Span> = (0..self.log.partitions()).filter_map(behind).collect();
+        let mut spans: Vec<(Span, Epoch)> = (0..self.log.partitions()).filter_map(behind).collect();
         let each = self.batch_events / spans.len().max(1) as u64;
-        for span in &mut spans {
+        for (span, _) in &mut spans {
             span.until = span.until.min(span.after + each.max(1));
         }
         spans
     }
 
-    async fn batch(&mut self, connection: &mut PgConnection, spans: &[Span]) -> Result<(), Error> {
+    async fn batch(&mut self, connection: &mut PgConnection, leased: &[(Span, Epoch)]) -> Result<(), Error> {
         let begun = Instant::now();
         let work = Work::begin(|| format!("projections.{}.apply", P::SCHEMA.name).into());
+        let spans: &[Span] = &leased.iter().map(|(span, _)| *span).collect::<Vec<_>>();
         let mut transaction = connection.begin().await?;
-        let ours = checkpoint::advance(&mut transaction, P::SCHEMA.name, P::SCHEMA.version, spans).await?;
+        let ours = checkpoint::advance(&mut transaction, P::SCHEMA.name, P::SCHEMA.version, leased).await?;
         if !ours {
             transaction.rollback().await?;
-            return self.read_checkpoints(connection).await;
+            tracing::info!(projection = P::SCHEMA.name, "another process took over");
+            // Known anew before the next batch.
+            self.forget();
+            tokio::time::sleep(RETRY_PAUSE_MIN).await;
+            return Ok(());
         }
         self.projection.apply(&mut transaction, spans).await?;
         transaction.commit().await?;
@@ -258,20 +321,13 @@ impl<P: Projection> Projector<P> {
 
     async fn read_checkpoints(&mut self, connection: &mut PgConnection) -> Result<(), Error> {
         let positions = checkpoint::read(connection, P::SCHEMA.name, P::SCHEMA.version).await?;
-        if positions.len() != usize::from(self.log.partitions()) {
+        if positions.len() != self.applied.len() {
             return Err(Error::Database(sqlx::Error::RowNotFound));
         }
-        // Another process may have come past an event at which this one stopped.
-        for (partition, (&position, &applied)) in positions.iter().zip(&self.applied).enumerate() {
-            if position > applied {
-                self.stopped[partition] = None;
-            }
-        }
-        self.tell_stopped();
-        self.applied.clone_from(&positions);
-        for (partition, position) in (0..).zip(positions) {
+        for (partition, &position) in (0..).zip(&positions) {
             self.progress.advance(partition, position);
         }
+        self.applied = positions;
         Ok(())
     }
 

@@ -25,7 +25,12 @@ use tokio_util::sync::CancellationToken;
 pub use stream::{Error as StreamError, Settings, check};
 
 use self::message::Message;
-use crate::{checkpoint, progress::Progress, projector::chain};
+use crate::{
+    checkpoint,
+    leases::{Epoch, Share},
+    progress::Progress,
+    projector::chain,
+};
 
 pub const NAME: &str = "publisher";
 pub const VERSION: i32 = 1;
@@ -64,12 +69,15 @@ pub enum Error {
 pub enum Status {
     /// Not reached NATS yet.
     Starting,
+    /// Another process publishes; this one will when that one is gone.
+    StandingBy,
     Publishing,
     /// What is wrong; it goes on trying.
     Failing(String),
 }
 
-/// Publishes all partitions. One is active at a time: a second one is kept out by the expected sequences.
+/// Publishes all partitions. One is active at a time, by a lease; one that lost it without knowing is kept out by the expected
+/// sequences and by the epoch of its checkpoint.
 pub struct Publisher {
     log: Log,
     options: PgConnectOptions,
@@ -86,9 +94,15 @@ struct Checkpoint {
 }
 
 impl Publisher {
-    pub fn new(log: Log, service: &PgConnectOptions, client: async_nats::Client, settings: Settings) -> Self {
-        let options = keyed_session(service, NAME).options([("synchronous_commit", "off")]);
-        let progress = Progress::new(log.partitions());
+    pub fn new(
+        log: Log,
+        service: &PgConnectOptions,
+        client: async_nats::Client,
+        settings: Settings,
+        share: &Share,
+        progress: Progress,
+    ) -> Self {
+        let options = keyed_session(service, share.session_name()).options([("synchronous_commit", "off")]);
         // Known before they first happen, so that a rate has somewhere to rise from.
         for name in ["rollcall_published_events_total", "rollcall_publisher_failures_total"] {
             metrics::counter!(name).increment(0);
@@ -97,23 +111,32 @@ impl Publisher {
         Self { log, options, client, settings, progress, status: watch::Sender::new(Status::Starting) }
     }
 
-    /// What has been published and acknowledged.
-    pub fn progress(&self) -> Progress {
-        self.progress.clone()
-    }
-
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
     }
 
     /// Works until the shutdown.
-    pub async fn run(self, shutdown: CancellationToken) {
+    pub async fn run(self, mut share: Share, shutdown: CancellationToken) {
         loop {
+            if !share.holds() {
+                metrics::gauge!("rollcall_publisher_publishing").set(0.0);
+                self.status.send_replace(Status::StandingBy);
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = share.changed() => {}
+                    // The member said again that it lives.
+                    () = tokio::time::sleep(RETRY_PAUSE) => {}
+                }
+                continue;
+            }
             let outcome = tokio::select! {
                 () = shutdown.cancelled() => return,
-                outcome = self.follow() => outcome,
+                outcome = self.follow(&share) => outcome,
             };
-            let Err(error) = outcome else { return };
+            let error = match outcome {
+                Ok(()) => continue,
+                Err(error) => error,
+            };
             let text = chain(&error);
             let failing = Status::Failing(text.clone());
             if self.status.send_replace(failing.clone()) != failing {
@@ -128,7 +151,8 @@ impl Publisher {
         }
     }
 
-    async fn follow(&self) -> Result<(), Error> {
+    /// Publishes for as long as the lease is held.
+    async fn follow(&self, share: &Share) -> Result<(), Error> {
         let context = jetstream::ContextBuilder::new()
             .timeout(ACK_WITHIN)
             .max_ack_inflight(usize::try_from(BATCH_EVENTS_MAX).expect("a small number") * 2)
@@ -136,11 +160,14 @@ impl Publisher {
         let stream = stream::open(&context, &self.settings).await?;
         let mut connection = bounded(PgConnection::connect_with(&self.options)).await?;
         let mut news = self.log.heads().news();
+        let Some(turn) = share.turn().await else { return Ok(()) };
+        let Some(epoch) = turn.epoch(0) else { return Ok(()) };
         let stored = bounded(self.read_checkpoint(&mut connection)).await?;
         let mut at = stream::resume(&stream, &self.log, &stored.published, stored.stream_sequence)
             .await
             .map(|(published, stream_sequence)| Checkpoint { published, stream_sequence })?;
-        bounded(self.store_checkpoint(&mut connection, &stored, &at)).await?;
+        bounded(self.store_checkpoint(&mut connection, epoch, &stored, &at)).await?;
+        drop(turn);
         self.status.send_replace(Status::Publishing);
         metrics::gauge!("rollcall_publisher_publishing").set(1.0);
         loop {
@@ -154,9 +181,17 @@ impl Publisher {
                         }
                     }
                     // A stream that was deleted, or a server that lost it, says nothing by itself.
-                    () = tokio::time::sleep(LOOK_EVERY) => stream::still_at(&stream, at.stream_sequence).await?,
+                    () = tokio::time::sleep(LOOK_EVERY) => {
+                        let Some(_turn) = share.turn().await else { return Ok(()) };
+                        stream::still_at(&stream, at.stream_sequence).await?;
+                    }
                 }
                 continue;
+            }
+            // Another's epoch means that somebody else published in between.
+            let Some(turn) = share.turn().await else { return Ok(()) };
+            if turn.epoch(0) != Some(epoch) {
+                return Ok(());
             }
             let begun = Instant::now();
             let before = Checkpoint { published: at.published.clone(), stream_sequence: at.stream_sequence };
@@ -164,7 +199,8 @@ impl Publisher {
             for span in &spans {
                 at.published[usize::from(span.partition)] = span.until;
             }
-            bounded(self.store_checkpoint(&mut connection, &before, &at)).await?;
+            bounded(self.store_checkpoint(&mut connection, epoch, &before, &at)).await?;
+            drop(turn);
             // As projections do: a busy machine makes larger batches, an idle one waits for next to nothing.
             if spans.iter().map(Span::events).sum::<u64>() < BATCH_EVENTS_MAX / 2 {
                 tokio::time::sleep(begun.elapsed().min(GATHER_MAX)).await;
@@ -244,17 +280,18 @@ impl Publisher {
         Ok(Checkpoint { published, stream_sequence: u64::try_from(sequence).unwrap_or_default() })
     }
 
-    /// Moves the checkpoint; another process that moved it meanwhile wins.
+    /// Moves the checkpoint under the lease's epoch; another process that moved it or took the lease meanwhile wins.
     async fn store_checkpoint(
         &self,
         connection: &mut PgConnection,
+        epoch: Epoch,
         before: &Checkpoint,
         after: &Checkpoint,
     ) -> Result<(), Error> {
         let moves = before.published.iter().zip(&after.published).zip(0_u16..);
-        let spans: Vec<Span> = moves
+        let spans: Vec<(Span, Epoch)> = moves
             .filter(|((before, after), _)| before != after)
-            .map(|((&after, &until), partition)| Span { partition, after, until })
+            .map(|((&after, &until), partition)| (Span { partition, after, until }, epoch))
             .collect();
         let mut transaction = connection.begin().await?;
         let ours = checkpoint::advance(&mut transaction, NAME, VERSION, &spans).await?;

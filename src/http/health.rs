@@ -102,6 +102,7 @@ impl Health {
     fn nats(&self) -> Option<Value> {
         Some(match &*self.0.publisher.as_ref()?.borrow() {
             Status::Publishing => json!({"status": "up"}),
+            Status::StandingBy => json!({"status": "up", "detail": "another process publishes"}),
             Status::Starting => {
                 json!({"status": "down", "detail": "not reached yet; events will be published later"})
             }

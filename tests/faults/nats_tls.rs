@@ -19,7 +19,8 @@ fn authority(directory: &Path, name: &str) {
     let key = KeyPair::generate().unwrap();
     let addresses = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
     let server = CertificateParams::new(addresses).unwrap().signed_by(&key, &authority).unwrap();
-    let write = |what: &str, pem: String| fs::write(directory.join(format!("{name}{what}.pem")), pem).unwrap();
+    let write =
+        |what: &str, pem: String| fs::write(directory.join(format!("{name}{what}.pem")), pem).unwrap();
     write("", authority.pem());
     write("-server", server.pem());
     write("-key", key.serialize_pem());

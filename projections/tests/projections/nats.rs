@@ -7,18 +7,18 @@ use rollcall_event_store::Log;
 use rollcall_private_servers::{DataDir, Nats};
 use rollcall_projections::{
     Progress,
-    publisher::{Publisher, Settings, Status},
+    leases::Units,
+    publisher::{self, Publisher, Settings, Status},
 };
 use sqlx::Row;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     server,
-    support::{PATIENCE, Test},
+    support::{PATIENCE, Process, Test},
 };
 
 pub const STREAM: &str = "ROLLCALL";
@@ -106,10 +106,8 @@ impl Server {
 
 /// A publisher that ends with the test.
 pub struct Publishing {
-    pub progress: Progress,
+    pub process: Process,
     pub status: watch::Receiver<Status>,
-    shutdown: CancellationToken,
-    tasks: TaskTracker,
 }
 
 impl Publishing {
@@ -120,17 +118,23 @@ impl Publishing {
     pub fn through(client: async_nats::Client, test: &Test, log: &Log) -> Self {
         // No window in which the server itself drops what is published twice.
         let settings = Settings { duplicate_window: Duration::from_millis(100), ..Settings::default() };
-        let publisher = Publisher::new(log.clone(), &test.provisioned.service, client, settings);
-        let (progress, status) = (publisher.progress(), publisher.status());
-        let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tasks.spawn(publisher.run(shutdown.clone()));
-        Self { progress, status, shutdown, tasks }
+        let mut status = None;
+        let work = (publisher::NAME, publisher::VERSION, Units::One);
+        let process = Process::start(test, log, work, |share, progress, shutdown| {
+            let service = &test.provisioned.service;
+            let publisher = Publisher::new(log.clone(), service, client, settings, &share, progress);
+            status = Some(publisher.status());
+            publisher.run(share, shutdown)
+        });
+        Self { process, status: status.expect("set above") }
+    }
+
+    pub fn progress(&self) -> &Progress {
+        &self.process.progress
     }
 
     pub async fn stop(self) {
-        self.shutdown.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.process.stop().await;
     }
 
     pub async fn refused(&mut self) -> String {

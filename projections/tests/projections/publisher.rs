@@ -27,10 +27,10 @@ async fn every_event_is_published_once_and_in_order() {
     let mut users = Users::default();
     fill(&test, &mut users, 0..5).await;
     let publishing = Publishing::start(&test, &test.log, &server).await;
-    test.wait(&publishing.progress).await;
+    test.wait(publishing.progress()).await;
     server.assert_published(&test).await;
     fill(&test, &mut users, 5..10).await;
-    test.wait(&publishing.progress).await;
+    test.wait(publishing.progress()).await;
     server.assert_published(&test).await;
     assert_eq!(*publishing.status.borrow(), Status::Publishing);
     for partition in 0..PARTITIONS {
@@ -48,7 +48,7 @@ async fn what_was_published_before_a_checkpoint_was_lost_is_not_published_again(
     fill(&test, &mut users, 0..4).await;
     for set_back in ["position / 2", "0", "greatest(position - 1, 0)"] {
         let publishing = Publishing::start(&test, &test.log, &server).await;
-        test.wait(&publishing.progress).await;
+        test.wait(publishing.progress()).await;
         publishing.stop().await;
         let before = server.published().await.len();
         test.execute(&format!(
@@ -60,10 +60,10 @@ async fn what_was_published_before_a_checkpoint_was_lost_is_not_published_again(
         // Longer than the server would notice by itself.
         sleep(Duration::from_millis(300)).await;
         let publishing = Publishing::start(&test, &test.log, &server).await;
-        test.wait(&publishing.progress).await;
+        test.wait(publishing.progress()).await;
         assert_eq!(server.published().await.len(), before, "{set_back}");
         users.wish(&test.log, 3, seats(u32::try_from(before).unwrap() + 100)).await;
-        test.wait(&publishing.progress).await;
+        test.wait(publishing.progress()).await;
         server.assert_published(&test).await;
         publishing.stop().await;
     }
@@ -76,17 +76,17 @@ async fn a_stream_that_was_lost_is_filled_again_from_the_log() {
     let mut users = Users::default();
     fill(&test, &mut users, 0..3).await;
     let publishing = Publishing::start(&test, &test.log, &server).await;
-    test.wait(&publishing.progress).await;
+    test.wait(publishing.progress()).await;
     // While it publishes …
     server.context().await.delete_stream(STREAM).await.unwrap();
     fill(&test, &mut users, 3..4).await;
-    test.wait(&publishing.progress).await;
+    test.wait(publishing.progress()).await;
     server.assert_published(&test).await;
     publishing.stop().await;
     // … and while it does not.
     server.context().await.delete_stream(STREAM).await.unwrap();
     let publishing = Publishing::start(&test, &test.log, &server).await;
-    test.wait(&publishing.progress).await;
+    test.wait(publishing.progress()).await;
     until_there_are(&test, &server).await;
     server.assert_published(&test).await;
     publishing.stop().await;
@@ -99,7 +99,7 @@ async fn a_lost_stream_is_filled_again_although_nothing_new_happens() {
     let mut users = Users::default();
     fill(&test, &mut users, 0..2).await;
     let publishing = Publishing::start(&test, &test.log, &server).await;
-    test.wait(&publishing.progress).await;
+    test.wait(publishing.progress()).await;
     server.context().await.delete_stream(STREAM).await.unwrap();
     until_there_are(&test, &server).await;
     server.assert_published(&test).await;
@@ -114,7 +114,7 @@ async fn a_stream_of_another_log_is_left_alone() {
     let mut users = Users::default();
     fill(&owner, &mut users, 0..2).await;
     let publishing = Publishing::start(&owner, &owner.log, &server).await;
-    owner.wait(&publishing.progress).await;
+    owner.wait(publishing.progress()).await;
     publishing.stop().await;
 
     fill(&test, &mut Users::default(), 0..3).await;
@@ -136,7 +136,7 @@ async fn a_stream_of_another_log_is_left_alone_even_where_it_has_the_same_length
     for (test, server) in [(&test, &first), (&owner, &second)] {
         fill(test, &mut Users::default(), 0..2).await;
         let publishing = Publishing::start(test, &test.log, server).await;
-        test.wait(&publishing.progress).await;
+        test.wait(publishing.progress()).await;
         publishing.stop().await;
     }
     // The service is told the wrong address.
@@ -155,7 +155,7 @@ async fn a_stream_that_is_ahead_of_the_log_is_left_alone() {
     let mut users = Users::default();
     fill(&test, &mut users, 0..3).await;
     let publishing = Publishing::start(&test, &test.log, &server).await;
-    test.wait(&publishing.progress).await;
+    test.wait(publishing.progress()).await;
     publishing.stop().await;
     let before = server.published().await.len();
     // As after a restore to an earlier point.

@@ -3,70 +3,54 @@
 use std::time::Duration;
 
 use rollcall_event_store::Log;
-use rollcall_projections::{Progress, audit::Audit, profiles::Profiles, projector::Projector};
+use rollcall_projections::{
+    audit::{self, Audit},
+    leases::Units,
+    profiles::{self, Profiles},
+    projector::Projector,
+};
 use tokio::time::{Instant, sleep};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     laws::{assert_folded, rows},
-    support::{PATIENCE, Test},
+    support::{PATIENCE, Process, Test},
     users::{Users, seats},
 };
 
-/// Projectors that end with the test.
-#[derive(Default)]
-struct Running {
-    tasks: TaskTracker,
-    shutdown: CancellationToken,
+/// A process with a projector of profiles.
+pub fn profiles(test: &Test, log: &Log) -> Process {
+    let work = (profiles::SCHEMA.name, profiles::SCHEMA.version, Units::Partitions);
+    Process::start(test, log, work, |share, progress, shutdown| {
+        let service = &test.provisioned.service;
+        let projector = Projector::new(Profiles::new(log.clone()), log.clone(), service, &share, progress);
+        projector.run(share, shutdown)
+    })
 }
 
-impl Running {
-    fn profiles(&self, test: &Test, log: &Log) -> Progress {
-        let projector = Projector::new(Profiles::new(log.clone()), log.clone(), &test.provisioned.service);
-        let progress = projector.progress();
-        self.tasks.spawn(projector.run(self.shutdown.clone()));
-        progress
-    }
-
-    fn audit(&self, test: &Test, log: &Log) -> Progress {
-        let projector = Projector::new(Audit::default(), log.clone(), &test.provisioned.service);
-        let progress = projector.progress();
-        self.tasks.spawn(projector.run(self.shutdown.clone()));
-        progress
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
-    }
+/// A process with a projector of the audit.
+fn audit(test: &Test, log: &Log) -> Process {
+    let work = (audit::SCHEMA.name, audit::SCHEMA.version, Units::Partitions);
+    Process::start(test, log, work, |share, progress, shutdown| {
+        let service = &test.provisioned.service;
+        let projector = Projector::new(Audit::default(), log.clone(), service, &share, progress);
+        projector.run(share, shutdown)
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn two_projectors_of_one_projection_apply_everything_once() {
     let test = Test::new().await;
     let other = test.another_log().await;
-    let running = Running::default();
-    let progress = [
-        running.profiles(&test, &test.log),
-        running.profiles(&test, &other),
-        running.audit(&test, &test.log),
-        running.audit(&test, &other),
-    ];
+    let processes =
+        [profiles(&test, &test.log), profiles(&test, &other), audit(&test, &test.log), audit(&test, &other)];
     let mut users = Users::default();
     for round in 0..60 {
         for user in 0..12 {
             users.wish(&test.log, user, seats(round)).await;
         }
     }
-    for progress in &progress {
-        test.wait(progress).await;
+    for process in &processes {
+        test.wait(&process.progress).await;
     }
     assert_folded(&rows(&test, &users).await, &users);
     let audited = "SELECT count(*) FROM audit_1.entries a JOIN log.events e
@@ -82,7 +66,9 @@ async fn two_projectors_of_one_projection_apply_everything_once() {
     let behind = "SELECT count(*) FROM projections.checkpoints c JOIN log.partitions p USING (partition)
          WHERE c.projection IN ('profiles', 'audit') AND c.position <> p.position";
     assert_eq!(test.number(behind).await, 0);
-    running.stop().await;
+    for process in processes {
+        process.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -100,9 +86,9 @@ async fn a_projection_begins_again_from_nothing_and_goes_on_from_its_checkpoint(
             )
             .await;
         }
-        let running = Running::default();
-        test.wait(&running.profiles(&test, &test.log)).await;
-        running.stop().await;
+        let process = profiles(&test, &test.log);
+        test.wait(&process.progress).await;
+        process.stop().await;
         assert_folded(&rows(&test, &users).await, &users);
     }
 }
@@ -137,9 +123,9 @@ const CURE: &str = "UPDATE log.events SET event_type = 'TraitsChanged' WHERE eve
 async fn an_event_that_cannot_be_read_stops_its_partition_and_no_other() {
     let (test, mut users, sick, healthy) = poisoned().await;
     let partition = |users: &Users, user| users.0[&user].stream.partition(crate::support::PARTITIONS);
-    let running = Running::default();
     // Another process, which has no memory of what was there before.
-    let progress = running.profiles(&test, &test.another_log().await);
+    let process = profiles(&test, &test.another_log().await);
+    let progress = &process.progress;
     for round in 10..13 {
         let place = [(partition(&users, healthy), users.0[&healthy].position)];
         assert!(progress.wait(place.into_iter(), PATIENCE).await);
@@ -152,16 +138,16 @@ async fn an_event_that_cannot_be_read_stops_its_partition_and_no_other() {
     assert_eq!(test.number(&rows_of).await, 0, "nothing of the batch that failed is there");
 
     test.forge(CURE).await;
-    test.wait(&progress).await;
+    test.wait(progress).await;
     assert_folded(&rows(&test, &users).await, &users);
-    running.stop().await;
+    process.stop().await;
 }
 
 #[tokio::test]
 async fn a_partition_that_stopped_is_tried_again_while_others_are_busy() {
     let (test, mut users, sick, healthy) = poisoned().await;
-    let running = Running::default();
-    let progress = running.profiles(&test, &test.another_log().await);
+    let process = profiles(&test, &test.another_log().await);
+    let progress = &process.progress;
     let place = |users: &Users, user| {
         [(users.0[&user].stream.partition(crate::support::PARTITIONS), users.0[&user].position)]
     };
@@ -176,7 +162,7 @@ async fn a_partition_that_stopped_is_tried_again_while_others_are_busy() {
         round += 1;
         sleep(Duration::from_millis(100)).await;
     }
-    running.stop().await;
+    process.stop().await;
 }
 
 #[tokio::test]
@@ -188,9 +174,8 @@ async fn a_hole_in_the_log_stops_every_projection_there() {
     }
     let partition = users.0[&1].stream.partition(crate::support::PARTITIONS);
     test.forge(&format!("DELETE FROM log.events WHERE partition = {partition} AND position = 3")).await;
-    let running = Running::default();
     let other_log = test.another_log().await;
-    let progress = [running.profiles(&test, &other_log), running.audit(&test, &other_log)];
+    let processes = [profiles(&test, &other_log), audit(&test, &other_log)];
     // Another partition's event shows that both have been at work.
     let other = (2..100).find(|n| {
         let id = format!("user-{n}");
@@ -199,7 +184,7 @@ async fn a_hole_in_the_log_stops_every_projection_there() {
     });
     let other = other.unwrap();
     users.wish(&test.log, other, seats(1)).await;
-    for progress in &progress {
+    for Process { progress, .. } in &processes {
         let known = &users.0[&other];
         let place = [(known.stream.partition(crate::support::PARTITIONS), known.position)];
         assert!(progress.wait(place.into_iter(), PATIENCE).await);
@@ -207,5 +192,7 @@ async fn a_hole_in_the_log_stops_every_projection_there() {
     }
     assert_eq!(test.checkpoint("profiles", partition).await, 0);
     assert_eq!(test.checkpoint("audit", partition).await, 0);
-    running.stop().await;
+    for process in processes {
+        process.stop().await;
+    }
 }

@@ -8,8 +8,15 @@ use rollcall_event_store::{
     migrate::{self, MasterKeySource, Provisioned},
     tail::Span,
 };
-use rollcall_projections::{Progress, schema};
+use rollcall_projections::{
+    Progress,
+    leases::{Member, Share, Units},
+    progress::Follower,
+    tables,
+};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use tokio::task::JoinHandle;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::server;
 
@@ -47,7 +54,7 @@ impl Test {
         let options = migrate::Options { partitions: PARTITIONS, ..Default::default() };
         let provisioned = migrate::migrate(&owner, options, &Source).await.unwrap();
         let of_owner = PgConnectOptions::from_str(&owner).unwrap();
-        schema::migrate(&of_owner, provisioned.service.get_username(), PARTITIONS).await.unwrap();
+        tables::migrate(&of_owner, provisioned.service.get_username(), PARTITIONS).await.unwrap();
         let log = Log::open(&provisioned, Options::default()).await.unwrap();
         Self { owner, provisioned, log }
     }
@@ -101,5 +108,50 @@ impl Test {
     pub async fn wait(&self, progress: &Progress) {
         let heads = (0..PARTITIONS).map(|partition| (partition, self.log.heads().position(partition)));
         assert!(progress.wait(heads, PATIENCE).await, "the projection did not get there");
+    }
+}
+
+/// A process that works on one projection; it ends with the test.
+pub struct Process {
+    pub progress: Progress,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+    member: JoinHandle<()>,
+}
+
+impl Process {
+    /// `work` gets the share in a projection and its progress, and makes what works on it.
+    pub fn start<F: Future<Output = ()> + Send + 'static>(
+        test: &Test,
+        log: &Log,
+        (projection, version, units): (&'static str, i32, Units),
+        work: impl FnOnce(Share, Progress, CancellationToken) -> F,
+    ) -> Self {
+        let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (mut member, mut follower) = (Member::new(&test.provisioned.service), Follower::new(log.clone()));
+        let progress = follower.progress(projection, version);
+        let share = member.share(projection, version, units);
+        tasks.spawn(work(share, progress.clone(), shutdown.clone()));
+        tasks.spawn(follower.run(shutdown.clone()));
+        let member = tasks.spawn(member.run(shutdown.clone()));
+        Self { progress, shutdown, tasks, member }
+    }
+
+    /// What keeps its leases ends without a word, as if the process had frozen or lost its way to the database; its work
+    /// goes on.
+    pub fn forget_leases(&self) {
+        self.member.abort();
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
     }
 }

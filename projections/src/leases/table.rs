@@ -1,0 +1,180 @@
+//! The tables of members and leases. Who lives is judged by the database's clock alone.
+
+use std::collections::BTreeMap;
+
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use super::{
+    Epoch, LIVES_FOR, Member, RECONNECTS_WITHIN, Units, Work,
+    plan::{Lease, Leases, State},
+};
+
+/// How long what is known of a member that is gone is kept, for those who look into it.
+const KEPT_FOR_S: f64 = 60.0;
+
+/// A member's session.
+pub(super) struct Table(pub PgConnection);
+
+impl Table {
+    /// Says that the member lives, and forgets those that have long been gone.
+    pub async fn say_alive(&mut self, member: &Member) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "WITH forgotten AS (
+                 DELETE FROM projections.members
+                 WHERE heard_at < clock_timestamp() - $4 * interval '1 second' AND member <> $1)
+             INSERT INTO projections.members AS m (member, process, works, heard_at)
+             VALUES ($1, $2, $3, clock_timestamp())
+             ON CONFLICT (member) DO UPDATE SET heard_at = clock_timestamp(), works = excluded.works",
+        )
+        .bind(member.id)
+        .bind(process())
+        .bind(member.works.iter().map(Work::name).collect::<Vec<_>>())
+        .bind(KEPT_FOR_S)
+        .execute(&mut self.0)
+        .await?;
+        Ok(())
+    }
+
+    /// The leases of each work, and the living who share it.
+    pub async fn look(&mut self, member: &Member) -> Result<Vec<Leases>, sqlx::Error> {
+        let rows = sqlx::query(
+            "WITH heard AS MATERIALIZED (
+                 SELECT m.member, m.works, m.heard_at > clock_timestamp() - $3 * interval '1 second' AS lately,
+                        m.heard_at > clock_timestamp() - $4 * interval '1 second' AS just_now,
+                        EXISTS (SELECT FROM pg_stat_activity a
+                                WHERE a.application_name = 'rollcall-member ' || m.member) AS connected
+                 FROM projections.members m)
+             SELECT w.ordinal, l.unit, l.epoch, l.holder,
+                    CASE WHEN h.lately AND (h.connected OR h.just_now) THEN 'held'
+                         WHEN h.connected THEN 'frozen' ELSE 'free' END,
+                    ARRAY(SELECT o.member FROM heard o
+                          WHERE w.projection || ' ' || w.version = ANY (o.works) AND o.lately AND (o.connected OR o.just_now)
+                          ORDER BY o.member)
+             FROM unnest($1::text[], $2::int4[]) WITH ORDINALITY AS w(projection, version, ordinal)
+             JOIN projections.leases l ON l.projection = w.projection AND l.version = w.version
+             LEFT JOIN heard h ON h.member = l.holder
+             ORDER BY w.ordinal, l.unit",
+        )
+        .bind(member.works.iter().map(|work| work.projection).collect::<Vec<_>>())
+        .bind(member.works.iter().map(|work| work.version).collect::<Vec<_>>())
+        .bind(LIVES_FOR.as_secs_f64())
+        .bind(RECONNECTS_WITHIN.as_secs_f64())
+        .fetch_all(&mut self.0)
+        .await?;
+        let mut leases = vec![Leases::default(); member.works.len()];
+        for row in rows {
+            let ordinal = usize::try_from(row.try_get::<i64, _>(0)?).expect("ordinals count from 1");
+            let of_work = &mut leases[ordinal - 1];
+            of_work.members = row.try_get(5)?;
+            of_work.units.push(Lease {
+                unit: unit(row.try_get(1)?)?,
+                epoch: row.try_get(2)?,
+                holder: row.try_get(3)?,
+                state: match row.try_get::<&str, _>(4)? {
+                    "held" => State::Held,
+                    "frozen" => State::Frozen,
+                    _ => State::Free,
+                },
+            });
+        }
+        Ok(leases)
+    }
+
+    /// Ends the sessions of members that froze, and with them what these hold locked. The server rolls back what they had
+    /// begun.
+    pub async fn end_sessions(&mut self, members: &[Uuid]) -> Result<(), sqlx::Error> {
+        let names: Vec<String> = members.iter().map(|member| format!("% {member}")).collect();
+        let ended: i64 = sqlx::query_scalar(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+             WHERE usename = current_user AND pid <> pg_backend_pid() AND application_name LIKE ANY ($1)",
+        )
+        .bind(names)
+        .fetch_one(&mut self.0)
+        .await?;
+        tracing::warn!(?members, sessions = ended, "ended the sessions of a process that froze");
+        Ok(())
+    }
+
+    /// Takes units that are still as they were seen; those that were taken, with their new epochs. From then on no
+    /// checkpoint of theirs moves for an older epoch.
+    pub async fn take(
+        &mut self,
+        member: &Member,
+        work: &Work,
+        seen: &[(u16, Epoch)],
+    ) -> Result<BTreeMap<u16, Epoch>, sqlx::Error> {
+        use sqlx::Connection;
+        let mut transaction = self.0.begin().await?;
+        // An epoch must not be given out twice.
+        sqlx::query("SET LOCAL synchronous_commit = on").execute(&mut *transaction).await?;
+        let rows = sqlx::query(
+            "WITH free AS (
+                 SELECT l.unit FROM projections.leases l
+                 JOIN unnest($4::int4[], $5::int8[]) AS s(unit, epoch) ON s.unit = l.unit AND s.epoch = l.epoch
+                 WHERE l.projection = $2 AND l.version = $3
+                 ORDER BY l.unit FOR UPDATE OF l SKIP LOCKED),
+             taken AS (
+                 UPDATE projections.leases l SET holder = $1, epoch = l.epoch + 1, taken_at = clock_timestamp() FROM free f
+                 WHERE l.projection = $2 AND l.version = $3 AND l.unit = f.unit
+                 RETURNING l.unit, l.epoch),
+             fenced AS (
+                 UPDATE projections.checkpoints c SET epoch = t.epoch FROM taken t
+                 WHERE c.projection = $2 AND c.version = $3 AND (c.partition = t.unit OR $6)
+                 RETURNING 1)
+             SELECT unit, epoch FROM taken WHERE (SELECT count(*) FROM fenced) > 0",
+        )
+        .bind(member.id)
+        .bind(work.projection)
+        .bind(work.version)
+        .bind(seen.iter().map(|(unit, _)| i32::from(*unit)).collect::<Vec<_>>())
+        .bind(seen.iter().map(|(_, epoch)| *epoch).collect::<Vec<_>>())
+        .bind(work.units == Units::One)
+        .fetch_all(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        rows.iter().map(|row| Ok((unit(row.try_get(0)?)?, row.try_get(1)?))).collect()
+    }
+
+    pub async fn let_go(&mut self, member: &Member, work: &Work, units: &[u16]) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "UPDATE projections.leases SET holder = NULL
+             WHERE projection = $1 AND version = $2 AND unit = ANY ($3) AND holder = $4",
+        )
+        .bind(work.projection)
+        .bind(work.version)
+        .bind(units.iter().map(|&unit| i32::from(unit)).collect::<Vec<_>>())
+        .bind(member.id)
+        .execute(&mut self.0)
+        .await?;
+        Ok(())
+    }
+
+    pub async fn leave(&mut self, member: &Member) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "WITH gone AS (DELETE FROM projections.members WHERE member = $1)
+             UPDATE projections.leases SET holder = NULL WHERE holder = $1",
+        )
+        .bind(member.id)
+        .execute(&mut self.0)
+        .await?;
+        Ok(())
+    }
+}
+
+impl Work {
+    /// As members name it.
+    fn name(&self) -> String {
+        format!("{} {}", self.projection, self.version)
+    }
+}
+
+/// How an operator knows the process: host and process id.
+fn process() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{}", host.trim(), std::process::id())
+}
+
+fn unit(number: i32) -> Result<u16, sqlx::Error> {
+    u16::try_from(number).map_err(|_| sqlx::Error::Decode("a lease's unit is out of range".into()))
+}

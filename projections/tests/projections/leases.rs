@@ -1,0 +1,149 @@
+//! Who works on what, and who may not write.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rollcall_event_store::tail::Span;
+use rollcall_projections::checkpoint;
+use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::{
+    laws::{assert_folded, rows},
+    runtime::profiles,
+    support::{PARTITIONS, PATIENCE, Test},
+    users::{Users, seats},
+};
+
+/// Holders of the leases on profiles, by unit, with their epochs.
+async fn holders(test: &Test) -> BTreeMap<i32, (Option<Uuid>, i64)> {
+    let sql = "SELECT unit, holder, epoch FROM projections.leases WHERE projection = 'profiles'";
+    let rows = sqlx::query(sql).fetch_all(&mut test.superuser().await).await.unwrap();
+    rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
+}
+
+/// How many units each holder has, once that is as wanted; and how long it took.
+async fn until_held(test: &Test, mut wanted: Vec<usize>) -> Duration {
+    let begun = Instant::now();
+    wanted.sort_unstable();
+    loop {
+        let mut counts: BTreeMap<Uuid, usize> = BTreeMap::new();
+        for (holder, _) in holders(test).await.into_values() {
+            *counts.entry(holder.unwrap_or_default()).or_default() += 1;
+        }
+        let mut counts: Vec<usize> = counts.into_values().collect();
+        counts.sort_unstable();
+        if counts == wanted {
+            return begun.elapsed();
+        }
+        assert!(begun.elapsed() < PATIENCE, "{counts:?}, not {wanted:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn write(test: &Test, users: &mut Users, round: u32) {
+    for user in 0..12 {
+        users.wish(&test.log, user, seats(round)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_share_the_work_and_one_that_stops_hands_it_over() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    let first = profiles(&test, &test.log);
+    until_held(&test, vec![4]).await;
+    write(&test, &mut users, 1).await;
+    let (second, third) =
+        (profiles(&test, &test.another_log().await), profiles(&test, &test.another_log().await));
+    until_held(&test, vec![2, 1, 1]).await;
+    write(&test, &mut users, 2).await;
+    first.stop().await;
+    let took = until_held(&test, vec![2, 2]).await;
+    assert!(took < Duration::from_secs(1), "handing over took {took:?}");
+    write(&test, &mut users, 3).await;
+    test.wait(&second.progress).await;
+    test.wait(&third.progress).await;
+    assert_folded(&rows(&test, &users).await, &users);
+    second.stop().await;
+    third.stop().await;
+    assert!(holders(&test).await.values().all(|(holder, _)| holder.is_none()));
+    assert_eq!(test.number("SELECT count(*) FROM projections.members").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_process_that_is_gone_held_is_taken_and_its_epochs_move_nothing_any_more() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    let gone = profiles(&test, &test.log);
+    until_held(&test, vec![4]).await;
+    let before = holders(&test).await;
+    gone.forget_leases();
+    let heir = profiles(&test, &test.another_log().await);
+    let begun = Instant::now();
+    while holders(&test).await.iter().any(|(unit, held)| held == &before[unit]) {
+        assert!(begun.elapsed() < Duration::from_secs(5), "nobody took over");
+        sleep(Duration::from_millis(20)).await;
+    }
+    write(&test, &mut users, 1).await;
+    test.wait(&heir.progress).await;
+
+    let mut service = test.provisioned.service.connect().await.unwrap();
+    for partition in 0..PARTITIONS {
+        let after = u64::try_from(test.checkpoint("profiles", partition).await).unwrap();
+        let span = Span { partition, after, until: after + 1 };
+        let (old, new) = (before[&i32::from(partition)].1, holders(&test).await[&i32::from(partition)].1);
+        assert!(new > old);
+        for (epoch, ours) in [(old, false), (new, true)] {
+            let mut transaction = service.begin().await.unwrap();
+            let moved = checkpoint::advance(&mut transaction, "profiles", 1, &[(span, epoch)]).await.unwrap();
+            assert_eq!(moved, ours, "partition {partition}, epoch {epoch}");
+            transaction.rollback().await.unwrap();
+        }
+    }
+    assert_folded(&rows(&test, &users).await, &users);
+    heir.stop().await;
+}
+
+/// A session of a member, under the name that its part bears.
+async fn session_of(test: &Test, name: String) -> PgConnection {
+    test.provisioned.service.clone().application_name(&name).connect().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_froze_inside_a_transaction_loses_its_sessions_with_its_leases() {
+    let test = Test::new().await;
+    let frozen = Uuid::now_v7();
+    test.execute(&format!(
+        "INSERT INTO projections.members (member, process, works, heard_at)
+         VALUES ('{frozen}', 'frozen', '{{profiles 1}}', clock_timestamp());
+         UPDATE projections.leases SET holder = '{frozen}', epoch = 7 WHERE projection = 'profiles';
+         UPDATE projections.checkpoints SET epoch = 7 WHERE projection = 'profiles'"
+    ))
+    .await;
+    let _member = session_of(&test, format!("rollcall-member {frozen}")).await;
+    let mut projector = session_of(&test, format!("profiles {frozen}")).await;
+    let mut transaction = projector.begin().await.unwrap();
+    sqlx::query("SELECT FROM projections.checkpoints WHERE projection = 'profiles' FOR UPDATE")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+
+    let heir = profiles(&test, &test.log);
+    sleep(Duration::from_secs(1)).await;
+    let held = |holders: BTreeMap<i32, (Option<Uuid>, i64)>| {
+        holders.values().filter(|(holder, _)| *holder == Some(frozen)).count()
+    };
+    assert_eq!(held(holders(&test).await), 4, "a living member's leases were taken");
+    let begun = Instant::now();
+    while held(holders(&test).await) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(8), "nobody took over");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(sqlx::query("SELECT 1").execute(&mut *transaction).await.is_err(), "its session lives on");
+    let mut users = Users::default();
+    write(&test, &mut users, 1).await;
+    test.wait(&heir.progress).await;
+    assert_folded(&rows(&test, &users).await, &users);
+    heir.stop().await;
+}
