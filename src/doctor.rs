@@ -170,7 +170,7 @@ async fn database(report: &mut Report, settings: &Settings, url: &str) {
         Ok(provisioned) => {
             let partitions = provisioned.partitions;
             report.ok("log", format!("{} ({partitions} partitions)", provisioned.log_id));
-            match tables::check(&provisioned.service, partitions).await {
+            match tables::check(&provisioned.service).await {
                 Ok(()) => report.ok("read models", "are there"),
                 Err(error) => report.fail("read models", error, "run: rollcall migrate"),
             }

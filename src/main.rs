@@ -9,6 +9,7 @@ mod migrate;
 mod nats;
 mod process;
 mod ready;
+mod rebuild;
 mod serve;
 mod service;
 mod telemetry;
@@ -55,6 +56,8 @@ enum Role {
         #[command(flatten)]
         options: serve::Options,
     },
+    /// Make a read model anew from the log, beside the one that serves, and let it serve.
+    Rebuild(rebuild::Options),
     /// Print what is in force, and where each value came from.
     Config {
         /// Print every key with its default and what it means instead: a file to start from.
@@ -82,6 +85,10 @@ fn main() -> ExitCode {
         Role::CommandApi(options) => serve(serve::Role::CommandApi, options),
         Role::QueryApi(options) => serve(serve::Role::QueryApi, options),
         Role::Projector { names, options } => serve(serve::Role::Projector(names), options),
+        Role::Rebuild(options) => {
+            let (name, wish) = (options.name, options.wish());
+            run(&options.flags, |settings| rebuild::run(settings, name, wish))
+        }
         Role::Config { defaults: true, .. } => {
             print!("{DEFAULTS}");
             Ok(())

@@ -92,7 +92,7 @@ async fn start(
         settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
     let key = KeyFile::named(settings)?;
     let provisioned = attach(url.expose(), &key).await?;
-    tables::check(&provisioned.service, provisioned.partitions).await?;
+    tables::check(&provisioned.service).await?;
     let nats = settings.nats_url.as_ref().map(|url| (url.expose(), true));
     let ground = Ground { settings, provisioned: &provisioned, nats, authenticator, metrics, listener };
     let service = Service::start(&parts, ground).await?;

@@ -13,16 +13,17 @@ use rollcall_edge::{
 };
 use rollcall_event_store::{Log, append, migrate::Provisioned, spawn_vital};
 use rollcall_projections::{
-    Progress,
     audit::{self, Audit},
     leases::{Member, Units},
     profiles::{self, Profiles},
-    progress::Follower,
+    progress::{Follower, Registry},
     projector::{Projection, Projector},
-    publisher::{self, Publisher},
+    publisher::{self, Publisher, Status},
 };
+use sqlx::postgres::PgConnectOptions;
 use tokio::{
     net::{TcpListener, TcpSocket},
+    sync::watch,
     task::JoinHandle,
     time::timeout,
 };
@@ -31,7 +32,11 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     config::{Auth, Limits, Settings},
-    http::{self, guard::Guard, health::Health},
+    http::{
+        self,
+        guard::Guard,
+        health::{self, Health},
+    },
     nats,
 };
 
@@ -64,6 +69,17 @@ impl Parts {
     /// Whether callers are asked who they are.
     pub fn serves_api(&self) -> bool {
         self.commands || self.queries
+    }
+
+    /// Projections, with their shapes, that the process projects or reads.
+    fn followed(&self) -> Vec<(&'static str, i32)> {
+        let known = [
+            (Projects::Profiles, (profiles::SCHEMA.name, profiles::SCHEMA.shape), self.queries),
+            (Projects::Audit, (audit::SCHEMA.name, audit::SCHEMA.shape), self.queries),
+            (Projects::Publisher, (publisher::NAME, publisher::SHAPE), false),
+        ];
+        let followed = known.iter().filter(|(project, _, read)| *read || self.projects.contains(project));
+        followed.map(|(_, projection, _)| *projection).collect()
     }
 
     /// Nobody is asked who they are in open mode, so only this machine may ask; health and metrics tell nothing of users.
@@ -122,54 +138,53 @@ impl Service {
     pub async fn start(parts: &Parts, ground: Ground<'_>) -> anyhow::Result<Self> {
         let Ground { settings, provisioned, nats, authenticator, metrics, listener } = ground;
         let log = Log::open(provisioned, log_options(parts, settings)).await?;
+        let (tasks, projecting) = (TaskTracker::new(), CancellationToken::new());
+        let registry = Registry::new(log.partitions(), parts.followed());
         let mut background = Background {
             log: log.clone(),
-            provisioned,
-            tasks: TaskTracker::new(),
-            shutdown: CancellationToken::new(),
+            service: provisioned.service.clone(),
+            registry: registry.clone(),
+            tasks: tasks.clone(),
+            shutdown: projecting.clone(),
             member: Member::new(&provisioned.service),
-            follower: Follower::new(log.clone()),
-            readers: Vec::new(),
         };
-        let mut api = OpenApiRouter::new();
-        let of_profiles = background.progress(parts, Projects::Profiles, || Profiles::new(log.clone()));
-        let of_audit = background.progress(parts, Projects::Audit, Audit::default);
         let mut publishing = None;
-        if parts.projects.contains(&Projects::Publisher) {
-            let (url, named) = nats.context("nats.url must be set: the publisher needs it")?;
-            let client = nats::connect(url, named).await?;
-            let share = background.member.share(publisher::NAME, publisher::VERSION, Units::One);
-            let progress = background.follower.progress(publisher::NAME, publisher::VERSION);
-            background.readers.push((publisher::NAME, progress.clone()));
-            let settings = publisher::Settings::default();
-            let publisher =
-                Publisher::new(log.clone(), &provisioned.service, client, settings, &share, progress);
-            publishing = Some(publisher.status());
-            background.run(publisher::NAME, |shutdown| publisher.run(share, shutdown));
+        for project in &parts.projects {
+            match project {
+                Projects::Profiles => background.project::<Profiles>(),
+                Projects::Audit => background.project::<Audit>(),
+                Projects::Publisher => {
+                    let (url, named) = nats.context("nats.url must be set: the publisher needs it")?;
+                    publishing = Some(background.publish(nats::connect(url, named).await?));
+                }
+            }
         }
+        background.begin().await.context("the read models cannot be looked at")?;
+        let mut api = OpenApiRouter::new();
         if parts.commands {
             api = api.merge(rollcall_command_api::router(log.clone(), authenticator.clone()));
         }
         if parts.queries {
+            let serving = |projection| registry.serving(projection).expect("what queries read is followed");
             api = api.merge(rollcall_query_api::router(rollcall_query_api::QueryApi {
                 log_id: log.log_id(),
                 profiles: profiles::Queries::start(
                     log.clone(),
                     &provisioned.service,
                     settings.database.read_connections,
-                    &background.tasks,
-                    &background.shutdown,
+                    &tasks,
+                    &projecting,
                 ),
-                profiles_progress: of_profiles.context("queries follow profiles")?,
+                profiles_serving: serving(profiles::SCHEMA.name),
                 audit: audit::Queries::new(log.clone()),
-                audit_progress: of_audit.context("queries follow the audit")?,
+                audit_serving: serving(audit::SCHEMA.name),
                 authenticator: authenticator.clone(),
             }));
         }
-        let (tasks, projecting, readers) = background.begin();
         let guard = Guard::new(&settings.limits);
         let asked = parts.serves_api().then_some(authenticator);
-        let health = Health::new(log.clone(), readers, publishing, asked, guard.clone());
+        let registry = health::Registry { versions: registry, queried: parts.queries };
+        let health = Health::new(log.clone(), registry, publishing, asked, guard.clone());
         tasks.spawn(health.clone().watch(projecting.clone()));
         let router = http::router(api, health, guard.clone(), metrics);
         let (serving, limits) = (CancellationToken::new(), settings.limits.clone());
@@ -208,59 +223,52 @@ impl Service {
 }
 
 /// What works in the background while it is put together.
-struct Background<'a> {
+struct Background {
     log: Log,
-    provisioned: &'a Provisioned,
+    service: PgConnectOptions,
+    registry: Registry,
     tasks: TaskTracker,
     shutdown: CancellationToken,
     member: Member,
-    follower: Follower,
-    /// Whose lag is measured.
-    readers: Vec<(&'static str, Progress)>,
 }
 
-impl Background<'_> {
-    /// How far a projection has come, with a projector of this process at work on it or without. None where it is no
-    /// concern of this process.
-    fn progress<P: Projection>(
-        &mut self,
-        parts: &Parts,
-        of: Projects,
-        projection: impl FnOnce() -> P,
-    ) -> Option<Progress> {
-        let projects = parts.projects.contains(&of);
-        if !projects && !parts.queries {
-            return None;
-        }
-        let progress = self.follower.progress(P::SCHEMA.name, P::SCHEMA.version);
-        self.readers.push((P::SCHEMA.name, progress.clone()));
-        if projects {
-            let share = self.member.share(P::SCHEMA.name, P::SCHEMA.version, Units::Partitions);
-            let (log, service) = (self.log.clone(), &self.provisioned.service);
-            let projector = Projector::new(projection(), log, service, &share, progress.clone());
-            self.run(P::SCHEMA.name, |shutdown| projector.run(share, shutdown));
-        }
-        Some(progress)
+impl Background {
+    /// Projects every version of a read model that this process gets a share in.
+    fn project<P: Projection>(&mut self) {
+        let (log, service, registry) = (self.log.clone(), self.service.clone(), self.registry.clone());
+        let (tasks, shutdown) = (self.tasks.clone(), self.shutdown.clone());
+        let schema = P::SCHEMA;
+        self.member.project(schema.name, schema.shape, Units::Partitions, move |version, share| {
+            let progress = registry.progress(version);
+            let projector = Projector::<P>::new(version, log.clone(), &service, &share, progress);
+            spawn_vital(&tasks, log.failed(), schema.name, projector.run(share, shutdown.clone()));
+        });
     }
 
-    /// Everything is there: from now on leases are taken and checkpoints followed.
-    fn begin(self) -> (TaskTracker, CancellationToken, Vec<(&'static str, Progress)>) {
-        let Self { log, tasks, shutdown, member, follower, readers, .. } = self;
-        if !readers.is_empty() {
-            spawn_vital(&tasks, log.failed(), "follow", follower.run(shutdown.clone()));
-        }
-        if member.works() {
-            spawn_vital(&tasks, log.failed(), "leases", member.run(shutdown.clone()));
-        }
-        (tasks, shutdown, readers)
+    /// Publishes while nobody else does; how it is with that.
+    fn publish(&mut self, client: async_nats::Client) -> watch::Receiver<Status> {
+        let (log, service, registry) = (self.log.clone(), self.service.clone(), self.registry.clone());
+        let (tasks, shutdown) = (self.tasks.clone(), self.shutdown.clone());
+        let (status, seen) = watch::channel(Status::Starting);
+        self.member.project(publisher::NAME, publisher::SHAPE, Units::One, move |version, share| {
+            let progress = registry.progress(version);
+            let stream = (client.clone(), publisher::Settings::default());
+            let status = status.clone();
+            let publisher = Publisher::new(version, log.clone(), &service, stream, &share, progress, status);
+            spawn_vital(&tasks, log.failed(), publisher::NAME, publisher.run(share, shutdown.clone()));
+        });
+        seen
     }
 
-    fn run<F: Future<Output = ()> + Send + 'static>(
-        &self,
-        name: &'static str,
-        work: impl FnOnce(CancellationToken) -> F,
-    ) {
-        spawn_vital(&self.tasks, self.log.failed(), name, work(self.shutdown.clone()));
+    /// Everything is there: from now on versions are followed and leases taken.
+    async fn begin(self) -> Result<(), sqlx::Error> {
+        let Self { log, registry, tasks, shutdown, member, .. } = self;
+        let follower = Follower::start(log.clone(), registry).await?;
+        spawn_vital(&tasks, log.failed(), "follow", follower.run(shutdown.clone()));
+        if member.projects() {
+            spawn_vital(&tasks, log.failed(), "leases", member.run(shutdown));
+        }
+        Ok(())
     }
 }
 

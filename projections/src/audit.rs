@@ -3,7 +3,10 @@
 
 mod queries;
 
-use rollcall_event_store::tail::{self, Span};
+use rollcall_event_store::{
+    Log,
+    tail::{self, Span},
+};
 use sqlx::PgConnection;
 
 pub use queries::{
@@ -11,13 +14,14 @@ pub use queries::{
 };
 
 use crate::{
+    drift::Folded,
     projector::{Error, Projection},
-    schema::Schema,
+    schema::{Schema, Version},
 };
 
 pub const SCHEMA: Schema = Schema {
     name: "audit",
-    version: 1,
+    shape: 1,
     tables: "
         CREATE TABLE {schema}.entries (
             position       bigint           NOT NULL,
@@ -29,7 +33,8 @@ pub const SCHEMA: Schema = Schema {
             actor          text COLLATE \"C\",
             import_id      text COLLATE \"C\",
             PRIMARY KEY (tenant_id, recorded_at, partition, position)
-        );
+        );",
+    indexes: "
         CREATE INDEX entries_actor ON {schema}.entries (tenant_id, actor, recorded_at, partition, position);
         CREATE INDEX entries_import ON {schema}.entries (tenant_id, import_id, recorded_at, partition, position)
             WHERE import_id IS NOT NULL;",
@@ -38,12 +43,14 @@ pub const SCHEMA: Schema = Schema {
 /// The projection of audit entries: one statement inside the database.
 pub struct Audit {
     insert: String,
+    /// Counts the entries that are what their events say.
+    alike: String,
 }
 
-impl Default for Audit {
-    fn default() -> Self {
+impl Audit {
+    fn new(version: Version) -> Self {
         Self {
-            insert: SCHEMA.sql(
+            insert: version.sql(
                 "INSERT INTO {schema}.entries (position, recorded_at, partition, tenant_id, aggregate_type, event_type,
                                                actor, import_id)
                  SELECT e.position, e.recorded_at, e.partition, e.tenant_id, e.aggregate_type, e.event_type,
@@ -54,12 +61,25 @@ impl Default for Audit {
                      WHERE l.partition = s.partition AND l.position > s.after AND l.position <= s.until
                      ORDER BY l.position) e",
             ),
+            alike: version.sql(
+                "SELECT count(*) FROM unnest($1::int4[], $2::int8[]) AS q(partition, position)
+                 JOIN log.events e ON e.partition = q.partition AND e.position = q.position
+                 JOIN {schema}.entries a ON a.tenant_id = e.tenant_id AND a.recorded_at = e.recorded_at
+                     AND a.partition = e.partition AND a.position = e.position
+                 WHERE a.aggregate_type = e.aggregate_type AND a.event_type = e.event_type
+                   AND a.actor IS NOT DISTINCT FROM e.metadata->>'actor'
+                   AND a.import_id IS NOT DISTINCT FROM e.metadata->>'import_id'",
+            ),
         }
     }
 }
 
 impl Projection for Audit {
     const SCHEMA: &'static Schema = &SCHEMA;
+
+    fn of(_log: &Log, version: Version) -> Self {
+        Self::new(version)
+    }
 
     async fn apply(&self, transaction: &mut PgConnection, spans: &[Span]) -> Result<(), Error> {
         let done = sqlx::query(&self.insert)
@@ -75,5 +95,26 @@ impl Projection for Audit {
             return Err(Error::Row { partition: span.partition, position: span.after });
         }
         Ok(())
+    }
+
+    fn count(&self) -> &'static str {
+        "SELECT c.partition, coalesce(r.rows, 0), c.position
+         FROM projections.checkpoints c
+         LEFT JOIN (SELECT e.partition, count(*) AS rows FROM {schema}.entries e GROUP BY 1) r USING (partition)
+         WHERE c.projection = $1 AND c.version = $2"
+    }
+
+    async fn differences(
+        &self,
+        connection: &mut PgConnection,
+        folded: &Folded,
+    ) -> Result<Vec<String>, Error> {
+        let alike: i64 = sqlx::query_scalar(&self.alike)
+            .bind(folded.events.iter().map(|event| i32::from(event.partition)).collect::<Vec<_>>())
+            .bind(folded.events.iter().map(|event| event.position.cast_signed()).collect::<Vec<_>>())
+            .fetch_one(connection)
+            .await?;
+        let missing = folded.events.len() as u64 != alike.cast_unsigned();
+        Ok(if missing { vec!["entries".to_owned()] } else { Vec::new() })
     }
 }

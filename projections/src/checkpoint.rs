@@ -3,22 +3,18 @@
 use rollcall_event_store::{Position, tail::Span};
 use sqlx::{PgConnection, Row};
 
-use crate::leases::Epoch;
+use crate::{leases::Epoch, schema::Version};
 
 /// The checkpoints of a projection, by partition.
 ///
 /// # Errors
 /// Where the database cannot be read.
-pub async fn read(
-    connection: &mut PgConnection,
-    projection: &str,
-    version: i32,
-) -> Result<Vec<Position>, sqlx::Error> {
+pub async fn read(connection: &mut PgConnection, version: Version) -> Result<Vec<Position>, sqlx::Error> {
     sqlx::query(
         "SELECT position FROM projections.checkpoints WHERE projection = $1 AND version = $2 ORDER BY partition",
     )
-    .bind(projection)
-    .bind(version)
+    .bind(version.projection)
+    .bind(version.number)
     .fetch_all(connection)
     .await?
     .iter()
@@ -34,8 +30,7 @@ pub async fn read(
 /// Where the database refuses.
 pub async fn advance(
     connection: &mut PgConnection,
-    projection: &str,
-    version: i32,
+    version: Version,
     spans: &[(Span, Epoch)],
 ) -> Result<bool, sqlx::Error> {
     let positions = |of: fn(&Span) -> Position| -> Vec<i64> {
@@ -47,8 +42,8 @@ pub async fn advance(
          WHERE c.projection = $1 AND c.version = $2 AND c.partition = s.partition AND c.position = s.after
            AND c.epoch = s.epoch",
     )
-    .bind(projection)
-    .bind(version)
+    .bind(version.projection)
+    .bind(version.number)
     .bind(spans.iter().map(|(span, _)| i32::from(span.partition)).collect::<Vec<_>>())
     .bind(positions(|span| span.after))
     .bind(positions(|span| span.until))

@@ -1,7 +1,7 @@
 //! Leases: which process works on what.
 //!
-//! Shape: [`Member`] (one a process: says that it lives, looks at the leases, takes its share, lets go) -> [`Share`] (one for
-//! each projection of the process) -> a projector's [`Turn`], for as long as a batch takes.
+//! Shape: [`Member`] (one a process: says that it lives, looks at the versions and leases, takes its share, lets go) ->
+//! [`Share`] (one for each version of a projection) -> a projector's [`Turn`], for as long as a batch takes.
 //!
 //! Liveness and safety are kept apart. *Who works* is a matter of clocks: a member that has not been heard of for
 //! [`LIVES_FOR`], or whose session has ended, is gone, and what it held is taken by others. *What is written* is not: taking a
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::{plan::Plan, table::Table};
-use crate::projector::chain;
+use crate::{projector::chain, schema::Version, versions};
 
 /// How long after its last word a member counts as alive.
 const LIVES_FOR: Duration = Duration::from_secs(3);
@@ -55,13 +55,32 @@ pub enum Units {
 pub struct Member {
     id: Uuid,
     options: PgConnectOptions,
-    works: Vec<Work>,
+    projects: Vec<Project>,
 }
 
-/// A projection that the process may work on.
-struct Work {
+/// What a process can project.
+struct Project {
     projection: &'static str,
-    version: i32,
+    shape: i32,
+    /// None for every version of the shape.
+    only: Option<i32>,
+    units: Units,
+    begin: Box<dyn FnMut(Version, Share) + Send + Sync>,
+}
+
+impl Project {
+    /// As members name it: by shape, or, where it is for one version alone, by that.
+    fn name(&self) -> String {
+        match self.only {
+            None => format!("{} {}", self.projection, self.shape),
+            Some(version) => format!("{}_{version}", self.projection),
+        }
+    }
+}
+
+/// A version of a projection that the process works on.
+struct Work {
+    version: Version,
     units: Units,
     held: watch::Sender<Held>,
     at_work: Arc<Mutex<()>>,
@@ -75,13 +94,7 @@ pub(crate) struct Held {
     until: Instant,
 }
 
-impl Held {
-    fn nothing() -> Self {
-        Self { epochs: BTreeMap::new(), until: Instant::now() }
-    }
-}
-
-/// A process's part in the work on one projection.
+/// A process's part in the work on one version of a projection.
 pub struct Share {
     held: watch::Receiver<Held>,
     at_work: Arc<Mutex<()>>,
@@ -128,11 +141,10 @@ impl Share {
         !held.epochs.is_empty() && Instant::now() < held.until
     }
 
-    /// Returns when what is held has changed; never where the member has ended.
-    pub async fn changed(&mut self) {
-        if self.held.changed().await.is_err() {
-            std::future::pending().await
-        }
+    /// Returns when what is held has changed. False where there is no more to come: the version is gone, or the member has
+    /// ended.
+    pub async fn changed(&mut self) -> bool {
+        self.held.changed().await.is_ok()
     }
 }
 
@@ -142,33 +154,44 @@ impl Member {
         let options = session(service, &format!("rollcall-member {id}"))
             // What a crash of the server takes back of this is said again in a moment; leases are taken durably.
             .options([("synchronous_commit", "off"), ("lock_timeout", "1s"), ("statement_timeout", "3s")]);
-        Self { id, options, works: Vec::new() }
+        Self { id, options, projects: Vec::new() }
     }
 
     /// Whether there is anything to share.
-    pub fn works(&self) -> bool {
-        !self.works.is_empty()
+    pub fn projects(&self) -> bool {
+        !self.projects.is_empty()
     }
 
-    /// This process's share in the work on a projection.
-    pub fn share(&mut self, projection: &'static str, version: i32, units: Units) -> Share {
-        let (held, at_work) = (watch::Sender::new(Held::nothing()), Arc::new(Mutex::new(())));
-        let share = Share {
-            held: held.subscribe(),
-            at_work: Arc::clone(&at_work),
-            units,
-            name: format!("{projection} {}", self.id),
-        };
+    /// From now on this process can project something. `begin` is called for each of its versions of that shape, now or when
+    /// one is made, and starts what works on it.
+    pub fn project(
+        &mut self,
+        projection: &'static str,
+        shape: i32,
+        units: Units,
+        begin: impl FnMut(Version, Share) + Send + Sync + 'static,
+    ) {
         metrics::gauge!("rollcall_leases_held", "projection" => projection).set(0.0);
-        self.works.push(Work { projection, version, units, held, at_work });
-        share
+        self.projects.push(Project { projection, shape, only: None, units, begin: Box::new(begin) });
+    }
+
+    /// The same for one version alone.
+    pub fn project_only(
+        &mut self,
+        version: Version,
+        shape: i32,
+        units: Units,
+        begin: impl FnMut(Version, Share) + Send + Sync + 'static,
+    ) {
+        let (projection, only) = (version.projection, Some(version.number));
+        self.projects.push(Project { projection, shape, only, units, begin: Box::new(begin) });
     }
 
     /// Works until the shutdown, and then lets go of everything, so that others need not wait.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let mut failing = false;
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let (mut works, mut failing) = (Vec::new(), false);
         while !shutdown.is_cancelled() {
-            let Err(error) = self.take_part(&shutdown, &mut failing).await else { return };
+            let Err(error) = self.take_part(&mut works, &shutdown, &mut failing).await else { return };
             if !failing {
                 tracing::warn!(error = %chain(&error), "leases cannot be kept; trying again");
             }
@@ -180,41 +203,51 @@ impl Member {
         }
     }
 
-    async fn take_part(&self, shutdown: &CancellationToken, failing: &mut bool) -> Result<(), sqlx::Error> {
+    async fn take_part(
+        &mut self,
+        works: &mut Vec<Work>,
+        shutdown: &CancellationToken,
+        failing: &mut bool,
+    ) -> Result<(), sqlx::Error> {
         let mut table = Table(in_time(PgConnection::connect_with(&self.options)).await?);
-        let mut said_at = None;
+        let mut said_at: Option<Instant> = None;
         loop {
-            if said_at.is_none_or(|at: Instant| at.elapsed() >= SAYS_SO_EVERY) {
+            if said_at.is_none_or(|at| at.elapsed() >= SAYS_SO_EVERY) {
                 // From before the statement: others count from when it ran.
                 let now = Instant::now();
                 in_time(table.say_alive(self)).await?;
                 said_at = Some(now);
-                for work in &self.works {
-                    work.held.send_modify(|held| held.until = now + LIVES_FOR);
-                }
             }
-            in_time(self.tend(&mut table)).await?;
+            let until = said_at.expect("said above") + LIVES_FOR;
+            in_time(self.tend(&mut table, works, until)).await?;
             *failing = false;
             tokio::select! {
-                () = shutdown.cancelled() => return self.leave(&mut table).await,
+                () = shutdown.cancelled() => return self.leave(&mut table, works).await,
                 () = tokio::time::sleep(LOOKS_EVERY) => {}
             }
         }
     }
 
     /// Looks at the leases, and takes or lets go of what is too little or too much.
-    async fn tend(&self, table: &mut Table) -> Result<(), sqlx::Error> {
+    async fn tend(
+        &mut self,
+        table: &mut Table,
+        works: &mut Vec<Work>,
+        until: Instant,
+    ) -> Result<(), sqlx::Error> {
         let mut leases = table.look(self).await?;
-        for (work, leases) in self.works.iter().zip(&mut leases) {
+        works.retain(|work| leases.contains_key(&work.version));
+        for (&version, (project, _)) in &leases {
+            if !works.iter().any(|work| work.version == version) {
+                works.push(self.begin(*project, version));
+            }
+        }
+        for work in works.iter() {
+            let Some((_, leases)) = leases.remove(&work.version) else { continue };
             // What another has taken is not held any more, whatever this process believes.
-            let ours: BTreeMap<u16, Epoch> = leases
-                .units
-                .iter()
-                .filter(|lease| lease.holder == Some(self.id))
-                .map(|l| (l.unit, l.epoch))
-                .collect();
-            work.hold(ours);
-            let Plan { take, let_go } = plan::plan(self.id, leases);
+            let of_this = leases.units.iter().filter(|lease| lease.holder == Some(self.id));
+            work.hold(of_this.map(|lease| (lease.unit, lease.epoch)).collect(), until);
+            let Plan { take, let_go } = plan::plan(self.id, &leases);
             if !take.is_empty() {
                 let frozen = leases.frozen(&take);
                 if !frozen.is_empty() {
@@ -222,32 +255,50 @@ impl Member {
                 }
                 let taken = table.take(self, work, &leases.of(&take)).await?;
                 if !taken.is_empty() {
-                    tracing::info!(projection = work.projection, units = ?taken.keys(), "took over");
+                    tracing::info!(version = work.version.qualifier(), units = ?taken.keys(), "took over");
                     let mut held = work.held.borrow().epochs.clone();
                     held.extend(taken);
-                    work.hold(held);
+                    work.hold(held, until);
                 }
             }
             if !let_go.is_empty() {
                 let mut held = work.held.borrow().epochs.clone();
                 held.retain(|unit, _| !let_go.contains(unit));
-                work.hold(held);
+                work.hold(held, until);
                 // The batch that is under way may still need them; where it takes long, they are let go of another time.
                 if let Ok(_at_rest) = timeout(LETS_GO_WITHIN, work.at_work.lock()).await {
                     table.let_go(self, work, &let_go).await?;
-                    tracing::info!(projection = work.projection, units = ?let_go, "let go: others do less");
+                    tracing::info!(version = work.version.qualifier(), units = ?let_go, "let go: others do less");
                 }
             }
+        }
+        for Project { projection, shape, .. } in &self.projects {
+            versions::promote(&mut table.0, projection, *shape).await?;
         }
         Ok(())
     }
 
-    async fn leave(&self, table: &mut Table) -> Result<(), sqlx::Error> {
-        for work in &self.works {
-            work.hold(BTreeMap::new());
+    /// Starts what works on a version.
+    fn begin(&mut self, project: usize, version: Version) -> Work {
+        let nothing = Held { epochs: BTreeMap::new(), until: Instant::now() };
+        let (held, at_work) = (watch::Sender::new(nothing), Arc::new(Mutex::new(())));
+        let project = &mut self.projects[project];
+        let share = Share {
+            held: held.subscribe(),
+            at_work: Arc::clone(&at_work),
+            units: project.units,
+            name: format!("{} {}", version.qualifier(), self.id),
+        };
+        (project.begin)(version, share);
+        Work { version, units: project.units, held, at_work }
+    }
+
+    async fn leave(&self, table: &mut Table, works: &[Work]) -> Result<(), sqlx::Error> {
+        for work in works {
+            work.hold(BTreeMap::new(), Instant::now());
         }
         let at_rest = async {
-            for work in &self.works {
+            for work in works {
                 drop(work.at_work.lock().await);
             }
         };
@@ -265,11 +316,12 @@ async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Resul
 }
 
 impl Work {
-    fn hold(&self, epochs: BTreeMap<u16, Epoch>) {
-        metrics::gauge!("rollcall_leases_held", "projection" => self.projection).set(epochs.len() as f64);
+    fn hold(&self, epochs: BTreeMap<u16, Epoch>, until: Instant) {
+        metrics::gauge!("rollcall_leases_held", "projection" => self.version.projection)
+            .set(epochs.len() as f64);
         self.held.send_if_modified(|held| {
             let news = held.epochs != epochs;
-            held.epochs = epochs;
+            *held = Held { epochs, until };
             news
         });
     }

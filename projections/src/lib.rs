@@ -8,6 +8,7 @@
 
 pub mod audit;
 pub mod checkpoint;
+pub mod drift;
 pub mod leases;
 pub mod profile;
 pub mod profiles;
@@ -17,6 +18,7 @@ pub mod publisher;
 pub mod schema;
 mod stored;
 pub mod tables;
+pub mod versions;
 
 pub use profile::Profile;
 pub use progress::Progress;

@@ -1,6 +1,7 @@
 //! Profiles: each user as it is now.
 
 mod apply;
+mod drift;
 mod filter;
 mod names;
 mod queries;
@@ -15,7 +16,7 @@ use crate::schema::Schema;
 /// traits, which filters need, stand plainly as well; names can be found by cut digests of their prefixes.
 pub const SCHEMA: Schema = Schema {
     name: "profiles",
-    version: 1,
+    shape: 1,
     tables: "
         CREATE TABLE {schema}.users (
             position     bigint           NOT NULL,
@@ -28,7 +29,8 @@ pub const SCHEMA: Schema = Schema {
             traits       jsonb            NOT NULL,
             name_digests integer[]        NOT NULL,
             PRIMARY KEY (tenant_id, user_id)
-        );
+        );",
+    indexes: "
         CREATE INDEX users_name_digests ON {schema}.users USING gin (name_digests);
         CREATE INDEX users_traits ON {schema}.users USING gin (traits jsonb_path_ops);",
 };

@@ -1,8 +1,9 @@
 //! How far a projection has come, as this process knows it: what a reader with a consistency token waits for.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -12,6 +13,8 @@ use rollcall_event_store::{Borrowed, Log, Partition, Position, bounded};
 use sqlx::Row;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+
+use crate::schema::Version;
 
 /// How often the checkpoints of other processes are looked at while somebody waits for them, and else.
 const POLL_WAITING: Duration = Duration::from_millis(5);
@@ -109,46 +112,120 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Keeps the progress of projections that other processes may run: reads all their checkpoints with one statement, often
-/// while somebody waits for one, however many do, and seldom otherwise.
+/// The version of a projection that queries read, and how far it has come.
+#[derive(Clone)]
+pub struct Serving {
+    pub version: Version,
+    pub progress: Progress,
+}
+
+/// The versions that a process knows of, and which of them serve. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry(Arc<Known>);
+
+struct Known {
+    partitions: Partition,
+    wanted: Arc<Notify>,
+    projections: Vec<Followed>,
+    versions: Mutex<BTreeMap<Version, Progress>>,
+}
+
+/// A projection of a shape whose versions are looked at.
+struct Followed {
+    projection: &'static str,
+    shape: i32,
+    serving: watch::Sender<Option<Serving>>,
+}
+
+impl Registry {
+    /// For the versions of these projections and shapes.
+    pub fn new(partitions: Partition, projections: impl IntoIterator<Item = (&'static str, i32)>) -> Self {
+        let followed =
+            |(projection, shape)| Followed { projection, shape, serving: watch::Sender::new(None) };
+        Self(Arc::new(Known {
+            partitions,
+            wanted: Arc::default(),
+            projections: projections.into_iter().map(followed).collect(),
+            versions: Mutex::default(),
+        }))
+    }
+
+    /// How far a version has come, as far as this process knows.
+    pub fn progress(&self, version: Version) -> Progress {
+        let mut versions = self.0.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let progress = || Progress::with(self.0.partitions, Arc::clone(&self.0.wanted));
+        versions.entry(version).or_insert_with(progress).clone()
+    }
+
+    /// What queries of a projection read; none while it is being built, or where it is not followed.
+    pub fn serving(&self, projection: &str) -> Option<watch::Receiver<Option<Serving>>> {
+        let mut followed = self.0.projections.iter();
+        followed
+            .find(|followed| followed.projection == projection)
+            .map(|followed| followed.serving.subscribe())
+    }
+
+    /// All versions that are known, and whether each serves.
+    pub fn versions(&self) -> Vec<(Version, Progress, bool)> {
+        let serving: Vec<Version> = self
+            .0
+            .projections
+            .iter()
+            .filter_map(|followed| followed.serving.borrow().as_ref().map(|serving| serving.version))
+            .collect();
+        let versions = self.0.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions
+            .iter()
+            .map(|(version, progress)| (*version, progress.clone(), serving.contains(version)))
+            .collect()
+    }
+
+    /// Projections that no version serves yet.
+    pub fn building(&self) -> Vec<&'static str> {
+        let mut building = Vec::new();
+        for followed in &self.0.projections {
+            if followed.serving.borrow().is_none() {
+                building.push(followed.projection);
+            }
+        }
+        building
+    }
+
+    fn anybody_waits(&self) -> bool {
+        let versions = self.0.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.values().any(|progress| progress.0.waiting.load(Ordering::Acquire) > 0)
+    }
+}
+
+/// Keeps a [`Registry`]: reads which versions there are, which of them serve and all their checkpoints with one statement,
+/// often while somebody waits for another process, however many do, and seldom otherwise.
 pub struct Follower {
     log: Log,
-    followed: Vec<(&'static str, i32, Progress)>,
-    wanted: Arc<Notify>,
+    registry: Registry,
 }
 
 impl Follower {
-    pub fn new(log: Log) -> Self {
-        Self { log, followed: Vec::new(), wanted: Arc::default() }
-    }
-
-    /// The progress of a projection's version, from now on kept.
-    pub fn progress(&mut self, projection: &'static str, version: i32) -> Progress {
-        let progress = Progress::with(self.log.partitions(), Arc::clone(&self.wanted));
-        self.followed.push((projection, version, progress.clone()));
-        progress
+    /// Knows what there is at this time.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn start(log: Log, registry: Registry) -> Result<Self, sqlx::Error> {
+        let follower = Self { log, registry };
+        bounded(follower.read()).await?;
+        Ok(follower)
     }
 
     /// Works until the shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut failing = false;
         loop {
-            match bounded(self.read()).await {
-                Ok(()) => failing = false,
-                Err(error) => {
-                    if !failing {
-                        tracing::warn!(%error, "checkpoints cannot be read; trying again");
-                    }
-                    failing = true;
-                }
-            }
             let pause = async {
-                if failing || !self.anybody_waits() {
+                if failing || !self.registry.anybody_waits() {
                     // A wish that came while we looked is kept, so that none is missed.
                     let idle = tokio::time::sleep(POLL_IDLE);
                     tokio::select! {
                         () = idle => {}
-                        () = self.wanted.notified(), if !failing => {}
+                        () = self.registry.0.wanted.notified(), if !failing => {}
                     }
                 } else {
                     tokio::time::sleep(POLL_WAITING).await;
@@ -158,34 +235,60 @@ impl Follower {
                 () = shutdown.cancelled() => return,
                 () = pause => {}
             }
+            match bounded(self.read()).await {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(%error, "checkpoints cannot be read; trying again");
+                    }
+                    failing = true;
+                }
+            }
         }
     }
 
-    fn anybody_waits(&self) -> bool {
-        self.followed.iter().any(|(_, _, progress)| progress.0.waiting.load(Ordering::Acquire) > 0)
-    }
-
     async fn read(&self) -> Result<(), sqlx::Error> {
+        let projections = &self.registry.0.projections;
         let mut connection = Borrowed::from(self.log.pool()).await?;
         let rows = sqlx::query(
-            "SELECT w.ordinal, c.partition, c.position
-             FROM unnest($1::text[], $2::int4[]) WITH ORDINALITY AS w(projection, version, ordinal)
-             JOIN projections.checkpoints c ON c.projection = w.projection AND c.version = w.version",
+            "SELECT w.ordinal, v.version, s.version IS NOT NULL, c.partition, c.position
+             FROM unnest($1::text[], $2::int4[]) WITH ORDINALITY AS w(projection, shape, ordinal)
+             JOIN projections.versions v ON v.projection = w.projection AND v.shape = w.shape
+             JOIN projections.checkpoints c ON c.projection = v.projection AND c.version = v.version
+             LEFT JOIN projections.serving s
+                 ON s.projection = v.projection AND s.shape = v.shape AND s.version = v.version",
         )
-        .bind(self.followed.iter().map(|(projection, ..)| *projection).collect::<Vec<_>>())
-        .bind(self.followed.iter().map(|(_, version, _)| *version).collect::<Vec<_>>())
+        .bind(projections.iter().map(|followed| followed.projection).collect::<Vec<_>>())
+        .bind(projections.iter().map(|followed| followed.shape).collect::<Vec<_>>())
         .fetch_all(&mut *connection)
         .await?;
         connection.done();
+        let mut serving: Vec<Option<Version>> = vec![None; projections.len()];
+        let mut found = BTreeMap::new();
         for row in rows {
             let place = usize::try_from(row.try_get::<i64, _>(0)? - 1).expect("ordinals count from 1");
-            let (_, _, progress) = &self.followed[place];
-            let partition = Partition::try_from(row.try_get::<i32, _>(1)?).unwrap_or(Partition::MAX);
-            let position = Position::try_from(row.try_get::<i64, _>(2)?).unwrap_or_default();
+            let version = Version { projection: projections[place].projection, number: row.try_get(1)? };
+            if row.try_get(2)? {
+                serving[place] = Some(version);
+            }
+            let progress = found.entry(version).or_insert_with(|| self.registry.progress(version));
+            let partition = Partition::try_from(row.try_get::<i32, _>(3)?).unwrap_or(Partition::MAX);
+            let position = Position::try_from(row.try_get::<i64, _>(4)?).unwrap_or_default();
             if partition < progress.partitions() {
                 progress.advance(partition, position);
             }
         }
+        for (followed, version) in projections.iter().zip(serving) {
+            followed.serving.send_if_modified(|serving| {
+                let news = serving.as_ref().map(|serving| serving.version) != version;
+                if news {
+                    *serving = version.map(|version| Serving { version, progress: found[&version].clone() });
+                }
+                news
+            });
+        }
+        let mut versions = self.registry.0.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.retain(|version, _| found.contains_key(version));
         Ok(())
     }
 }

@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     checkpoint,
+    drift::Folded,
     leases::{Epoch, Share, Turn},
     progress::Progress,
-    schema::Schema,
+    schema::{Schema, Version},
 };
 
 /// Events that one transaction applies at most.
@@ -36,12 +37,26 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub trait Projection: Send + Sync + 'static {
     const SCHEMA: &'static Schema;
 
+    /// The projection into one of its versions.
+    fn of(log: &Log, version: Version) -> Self;
+
     /// Applies the events of the spans, by set operations, in the transaction that moves the checkpoints.
     fn apply(
         &self,
         transaction: &mut PgConnection,
         spans: &[Span],
     ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// SQL that counts, for each partition of a projection ($1) and version ($2), the rows that are there and those that
+    /// should be.
+    fn count(&self) -> &'static str;
+
+    /// The fields of a stream's rows that are not what its events say, by name.
+    fn differences(
+        &self,
+        connection: &mut PgConnection,
+        folded: &Folded,
+    ) -> impl Future<Output = Result<Vec<String>, Error>> + Send;
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +104,7 @@ fn transient(error: &sqlx::Error) -> bool {
 /// Runs one projection over the partitions that this process holds.
 pub struct Projector<P> {
     projection: P,
+    version: Version,
     log: Log,
     options: PgConnectOptions,
     progress: Progress,
@@ -104,7 +120,7 @@ pub struct Projector<P> {
 impl<P: Projection> Projector<P> {
     /// `progress` is what readers of this process wait on.
     pub fn new(
-        projection: P,
+        version: Version,
         log: Log,
         service: &PgConnectOptions,
         share: &Share,
@@ -119,7 +135,8 @@ impl<P: Projection> Projector<P> {
         }
         metrics::gauge!("rollcall_projection_partitions_stopped", "projection" => label).set(0.0);
         Self {
-            projection,
+            projection: P::of(&log, version),
+            version,
             log,
             options,
             progress,
@@ -138,7 +155,7 @@ impl<P: Projection> Projector<P> {
                 Ok(()) => return,
                 Err(error) => {
                     self.batch_events = (self.batch_events / 2).max(1);
-                    tracing::warn!(projection = P::SCHEMA.name, error = %chain(&error), "projecting failed; trying again");
+                    tracing::warn!(version = self.version.qualifier(), error = %chain(&error), "projecting failed; trying again");
                     metrics::counter!("rollcall_projection_failures_total", "projection" => P::SCHEMA.name)
                         .increment(1);
                     tokio::select! {
@@ -169,7 +186,9 @@ impl<P: Projection> Projector<P> {
                 self.forget();
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
-                    () = share.changed() => {}
+                    more = share.changed() => if !more {
+                        return Ok(());
+                    },
                     // The member said again that it lives.
                     () = tokio::time::sleep(LEASE_PAUSE) => {}
                 }
@@ -186,7 +205,9 @@ impl<P: Projection> Projector<P> {
                             return Ok(());
                         }
                     }
-                    () = share.changed() => {}
+                    more = share.changed() => if !more {
+                        return Ok(());
+                    },
                     // A partition that stopped is tried again, news or no news.
                     () = tokio::time::sleep(RETRY_PAUSE_MAX) => {}
                 }
@@ -252,7 +273,7 @@ impl<P: Projection> Projector<P> {
 
     fn stop(&mut self, partition: Partition, error: &Error) {
         tracing::error!(
-            projection = P::SCHEMA.name, partition, error = %chain(error),
+            version = self.version.qualifier(), partition, error = %chain(error),
             "a partition cannot be projected any further; someone must look at it"
         );
         metrics::counter!("rollcall_projection_stops_total", "projection" => P::SCHEMA.name).increment(1);
@@ -288,10 +309,10 @@ impl<P: Projection> Projector<P> {
         let work = Work::begin(|| format!("projections.{}.apply", P::SCHEMA.name).into());
         let spans: &[Span] = &leased.iter().map(|(span, _)| *span).collect::<Vec<_>>();
         let mut transaction = connection.begin().await?;
-        let ours = checkpoint::advance(&mut transaction, P::SCHEMA.name, P::SCHEMA.version, leased).await?;
+        let ours = checkpoint::advance(&mut transaction, self.version, leased).await?;
         if !ours {
             transaction.rollback().await?;
-            tracing::info!(projection = P::SCHEMA.name, "another process took over");
+            tracing::info!(version = self.version.qualifier(), "another process took over");
             // Known anew before the next batch.
             self.forget();
             tokio::time::sleep(RETRY_PAUSE_MIN).await;
@@ -320,7 +341,7 @@ impl<P: Projection> Projector<P> {
     }
 
     async fn read_checkpoints(&mut self, connection: &mut PgConnection) -> Result<(), Error> {
-        let positions = checkpoint::read(connection, P::SCHEMA.name, P::SCHEMA.version).await?;
+        let positions = checkpoint::read(connection, self.version).await?;
         if positions.len() != self.applied.len() {
             return Err(Error::Database(sqlx::Error::RowNotFound));
         }

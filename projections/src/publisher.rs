@@ -30,10 +30,12 @@ use crate::{
     leases::{Epoch, Share},
     progress::Progress,
     projector::chain,
+    schema::Version,
 };
 
 pub const NAME: &str = "publisher";
-pub const VERSION: i32 = 1;
+/// Of what it keeps beside its checkpoints.
+pub const SHAPE: i32 = 1;
 
 /// Events that are on their way at once at most.
 const BATCH_EVENTS_MAX: u64 = 1_000;
@@ -79,6 +81,7 @@ pub enum Status {
 /// Publishes all partitions. One is active at a time, by a lease; one that lost it without knowing is kept out by the expected
 /// sequences and by the epoch of its checkpoint.
 pub struct Publisher {
+    version: Version,
     log: Log,
     options: PgConnectOptions,
     client: async_nats::Client,
@@ -94,13 +97,15 @@ struct Checkpoint {
 }
 
 impl Publisher {
+    /// `status` is where it says how it is.
     pub fn new(
+        version: Version,
         log: Log,
         service: &PgConnectOptions,
-        client: async_nats::Client,
-        settings: Settings,
+        (client, settings): (async_nats::Client, Settings),
         share: &Share,
         progress: Progress,
+        status: watch::Sender<Status>,
     ) -> Self {
         let options = keyed_session(service, share.session_name()).options([("synchronous_commit", "off")]);
         // Known before they first happen, so that a rate has somewhere to rise from.
@@ -108,11 +113,7 @@ impl Publisher {
             metrics::counter!(name).increment(0);
         }
         metrics::gauge!("rollcall_publisher_publishing").set(0.0);
-        Self { log, options, client, settings, progress, status: watch::Sender::new(Status::Starting) }
-    }
-
-    pub fn status(&self) -> watch::Receiver<Status> {
-        self.status.subscribe()
+        Self { version, log, options, client, settings, progress, status }
     }
 
     /// Works until the shutdown.
@@ -123,7 +124,9 @@ impl Publisher {
                 self.status.send_replace(Status::StandingBy);
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    () = share.changed() => {}
+                    more = share.changed() => if !more {
+                        return;
+                    },
                     // The member said again that it lives.
                     () = tokio::time::sleep(RETRY_PAUSE) => {}
                 }
@@ -270,7 +273,7 @@ impl Publisher {
     }
 
     async fn read_checkpoint(&self, connection: &mut PgConnection) -> Result<Checkpoint, Error> {
-        let published = checkpoint::read(connection, NAME, VERSION).await?;
+        let published = checkpoint::read(connection, self.version).await?;
         if published.len() != usize::from(self.log.partitions()) {
             return Err(sqlx::Error::RowNotFound.into());
         }
@@ -294,7 +297,7 @@ impl Publisher {
             .map(|((&after, &until), partition)| (Span { partition, after, until }, epoch))
             .collect();
         let mut transaction = connection.begin().await?;
-        let ours = checkpoint::advance(&mut transaction, NAME, VERSION, &spans).await?;
+        let ours = checkpoint::advance(&mut transaction, self.version, &spans).await?;
         if !ours {
             return Err(Error::Overtaken);
         }

@@ -1,15 +1,36 @@
-//! Makes the read models' tables, and what projectors keep beside them: checkpoints, leases, members.
+//! Makes the read models' tables, and what projectors keep beside them: versions, checkpoints, leases, members.
 
 use rollcall_event_store::{bounded, session};
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row, postgres::PgConnectOptions};
 
-use crate::{audit, profiles, publisher, schema::Schema};
+use crate::{
+    audit, profiles, publisher,
+    schema::{Schema, Version},
+};
 
 /// The read models that live in PostgreSQL.
-const SCHEMAS: [&Schema; 2] = [&profiles::SCHEMA, &audit::SCHEMA];
+pub const SCHEMAS: [&Schema; 2] = [&profiles::SCHEMA, &audit::SCHEMA];
 
-const CHECKPOINTS: &str = "
+const TABLES: &str = "
     CREATE SCHEMA IF NOT EXISTS projections;
+    -- The versions of each read model that there are; all of them are fed.
+    CREATE TABLE IF NOT EXISTS projections.versions (
+        projection   text        NOT NULL,
+        version      integer     NOT NULL,
+        shape        integer     NOT NULL,
+        made_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+        -- When it first had come as far as the log; nothing reads it before.
+        caught_up_at timestamptz,
+        PRIMARY KEY (projection, version)
+    );
+    -- The one version that queries of a shape read.
+    CREATE TABLE IF NOT EXISTS projections.serving (
+        projection text        NOT NULL,
+        shape      integer     NOT NULL,
+        version    integer     NOT NULL,
+        since      timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (projection, shape)
+    );
     CREATE TABLE IF NOT EXISTS projections.checkpoints (
         projection text    NOT NULL,
         version    integer NOT NULL,
@@ -46,7 +67,78 @@ const CHECKPOINTS: &str = "
 /// Advisory lock that makes concurrent starts take turns; "projecti" in ASCII.
 const TURN: i64 = 0x7072_6f6a_6563_7469;
 
-/// Makes what is missing, with the owner's rights; safe to run twice and at once.
+/// The owner of the read models, at work on them; others wait for their turn.
+pub struct Owner {
+    connection: PgConnection,
+    service_role: String,
+    partitions: u16,
+}
+
+impl Owner {
+    /// # Errors
+    /// Where the database cannot be reached.
+    pub async fn connect(
+        owner: &PgConnectOptions,
+        service_role: &str,
+        partitions: u16,
+    ) -> Result<Self, sqlx::Error> {
+        let mut connection = PgConnection::connect_with(&owner.clone().disable_statement_logging()).await?;
+        sqlx::query("SELECT pg_advisory_lock($1)").bind(TURN).execute(&mut connection).await?;
+        connection.execute("SET client_min_messages = warning").await?;
+        Ok(Self { connection, service_role: service_role.to_owned(), partitions })
+    }
+
+    /// Makes a further version of a read model, empty and without the indexes that only readers need; it is fed from now on.
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub async fn make(&mut self, schema: &Schema) -> Result<i32, sqlx::Error> {
+        let mut transaction = self.connection.begin().await?;
+        let number = make(&mut transaction, (schema.name, schema.shape), self.partitions).await?;
+        make_tables(&mut transaction, schema, number, &self.service_role).await?;
+        transaction.commit().await?;
+        Ok(number)
+    }
+
+    /// Makes the indexes of a version, where they are not there.
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub async fn make_indexes(&mut self, schema: &Schema, number: i32) -> Result<(), sqlx::Error> {
+        let version = Version { projection: schema.name, number };
+        let sql = schema.indexes.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS");
+        let mut transaction = self.connection.begin().await?;
+        transaction.execute("SET LOCAL maintenance_work_mem = '256MB'").await?;
+        transaction.execute(version.sql(&sql).as_str()).await?;
+        transaction.commit().await
+    }
+
+    /// Takes a version away, with all that is kept of it. No reader may look at it any more.
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub async fn drop_version(&mut self, version: Version) -> Result<(), sqlx::Error> {
+        let mut transaction = self.connection.begin().await?;
+        for table in ["serving", "leases", "checkpoints", "versions"] {
+            sqlx::query(&format!("DELETE FROM projections.{table} WHERE projection = $1 AND version = $2"))
+                .bind(version.projection)
+                .bind(version.number)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.execute(version.sql("DROP SCHEMA {schema} CASCADE").as_str()).await?;
+        transaction.commit().await
+    }
+
+    /// # Errors
+    /// Where the connection broke.
+    pub async fn close(self) -> Result<(), sqlx::Error> {
+        self.connection.close().await
+    }
+}
+
+/// Makes what is missing, with the owner's rights; safe to run twice and at once. A version of a shape that is new is
+/// filled by whoever projects it, and serves once it has caught up; on an empty log it serves at once.
 ///
 /// # Errors
 /// Where the database refuses.
@@ -55,75 +147,113 @@ pub async fn migrate(
     service_role: &str,
     partitions: u16,
 ) -> Result<(), sqlx::Error> {
-    let mut connection = PgConnection::connect_with(&owner.clone().disable_statement_logging()).await?;
-    sqlx::query("SELECT pg_advisory_lock($1)").bind(TURN).execute(&mut connection).await?;
-    connection.execute("SET client_min_messages = warning").await?;
-    let mut transaction = connection.begin().await?;
-    transaction.execute(CHECKPOINTS).await?;
+    let mut owner = Owner::connect(owner, service_role, partitions).await?;
+    let mut transaction = owner.connection.begin().await?;
+    transaction.execute(TABLES).await?;
     grant(&mut transaction, "projections", service_role).await?;
-    for schema in SCHEMAS {
-        let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)")
-            .bind(schema.qualifier())
-            .fetch_one(&mut *transaction)
-            .await?;
-        if !exists {
-            transaction.execute(schema.sql("CREATE SCHEMA {schema}").as_str()).await?;
-            transaction.execute(schema.sql(schema.tables).as_str()).await?;
+    let publisher = (publisher::NAME, publisher::SHAPE);
+    for (name, shape) in SCHEMAS.iter().map(|schema| (schema.name, schema.shape)).chain([publisher]) {
+        let made: Option<i32> = sqlx::query_scalar(
+            "SELECT max(version) FROM projections.versions WHERE projection = $1 AND shape = $2",
+        )
+        .bind(name)
+        .bind(shape)
+        .fetch_one(&mut *transaction)
+        .await?;
+        let schema = SCHEMAS.into_iter().find(|schema| schema.name == name);
+        if let Some(made) = made {
+            if let Some(schema) = schema {
+                let version = Version { projection: schema.name, number: made };
+                grant(&mut transaction, &version.qualifier(), service_role).await?;
+            }
+            continue;
         }
-        grant(&mut transaction, &schema.qualifier(), service_role).await?;
-    }
-    let kept = SCHEMAS.iter().map(|schema| (schema.name, schema.version));
-    for (name, version) in kept.chain([(publisher::NAME, publisher::VERSION)]) {
-        sqlx::query(
-            "INSERT INTO projections.checkpoints (projection, version, partition, position)
-             SELECT $1, $2, p, 0 FROM generate_series(0, $3 - 1) AS p ON CONFLICT DO NOTHING",
-        )
-        .bind(name)
-        .bind(version)
-        .bind(i32::from(partitions))
-        .execute(&mut *transaction)
-        .await?;
-        // The publisher's work is not cut: events of all partitions go into one stream.
-        let units = if name == publisher::NAME { 1 } else { partitions };
-        sqlx::query(
-            "INSERT INTO projections.leases (projection, version, unit)
-             SELECT $1, $2, u FROM generate_series(0, $3 - 1) AS u ON CONFLICT DO NOTHING",
-        )
-        .bind(name)
-        .bind(version)
-        .bind(i32::from(units))
-        .execute(&mut *transaction)
-        .await?;
+        let number = make(&mut transaction, (name, shape), partitions).await?;
+        if let Some(schema) = schema {
+            make_tables(&mut transaction, schema, number, service_role).await?;
+            let version = Version { projection: schema.name, number };
+            transaction.execute(version.sql(schema.indexes).as_str()).await?;
+        }
+        crate::versions::promote(&mut transaction, name, shape).await?;
     }
     transaction.commit().await?;
-    connection.close().await
+    owner.close().await
+}
+
+/// Notes a further version of a projection, and makes its checkpoints and leases.
+async fn make(
+    connection: &mut PgConnection,
+    (name, shape): (&str, i32),
+    partitions: u16,
+) -> Result<i32, sqlx::Error> {
+    let number: i32 = sqlx::query_scalar(
+        "INSERT INTO projections.versions (projection, version, shape)
+         SELECT $1, coalesce(max(version), 0) + 1, $2 FROM projections.versions WHERE projection = $1
+         RETURNING version",
+    )
+    .bind(name)
+    .bind(shape)
+    .fetch_one(&mut *connection)
+    .await?;
+    // The publisher's work is not cut: events of all partitions go into one stream.
+    let units = if name == publisher::NAME { 1 } else { partitions };
+    for (statement, count) in [
+        (
+            "INSERT INTO projections.checkpoints (projection, version, partition, position)
+             SELECT $1, $2, p, 0 FROM generate_series(0, $3 - 1) AS p",
+            partitions,
+        ),
+        (
+            "INSERT INTO projections.leases (projection, version, unit)
+             SELECT $1, $2, u FROM generate_series(0, $3 - 1) AS u",
+            units,
+        ),
+    ] {
+        sqlx::query(statement)
+            .bind(name)
+            .bind(number)
+            .bind(i32::from(count))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(number)
+}
+
+async fn make_tables(
+    connection: &mut PgConnection,
+    schema: &Schema,
+    number: i32,
+    service_role: &str,
+) -> Result<(), sqlx::Error> {
+    let version = Version { projection: schema.name, number };
+    connection.execute(version.sql("CREATE SCHEMA {schema}").as_str()).await?;
+    connection.execute(version.sql(schema.tables).as_str()).await?;
+    grant(connection, &version.qualifier(), service_role).await
 }
 
 /// Whether the read models that this binary knows are there, for a process that only serves.
 ///
 /// # Errors
 /// [`Missing::Tables`] where the owner's migration of this version has yet to run.
-pub async fn check(service: &PgConnectOptions, partitions: u16) -> Result<(), Missing> {
-    let kept = SCHEMAS.iter().map(|schema| (schema.name, schema.version));
-    let (names, versions): (Vec<&str>, Vec<i32>) =
-        kept.chain([(publisher::NAME, publisher::VERSION)]).unzip();
+pub async fn check(service: &PgConnectOptions) -> Result<(), Missing> {
+    let kept = SCHEMAS.iter().map(|schema| (schema.name, schema.shape));
+    let (names, shapes): (Vec<&str>, Vec<i32>) = kept.chain([(publisher::NAME, publisher::SHAPE)]).unzip();
     let mut connection = bounded(PgConnection::connect_with(&session(service, "rollcall-check"))).await?;
-    let made: bool = sqlx::query_scalar("SELECT to_regclass('projections.checkpoints') IS NOT NULL")
+    let made: bool = sqlx::query_scalar("SELECT to_regclass('projections.versions') IS NOT NULL")
         .fetch_one(&mut connection)
         .await?;
     if !made {
         return Err(Missing::Tables);
     }
-    let complete: Option<bool> = sqlx::query_scalar(
-        "SELECT bool_and((SELECT count(*) FROM projections.checkpoints c
-                          WHERE c.projection = w.name AND c.version = w.version) = $3)
-         FROM unnest($1::text[], $2::int4[]) AS w(name, version)",
+    let complete: Option<bool> = sqlx::query(
+        "SELECT bool_and(EXISTS (SELECT FROM projections.versions v WHERE v.projection = w.name AND v.shape = w.shape))
+         FROM unnest($1::text[], $2::int4[]) AS w(name, shape)",
     )
     .bind(names)
-    .bind(versions)
-    .bind(i64::from(partitions))
+    .bind(shapes)
     .fetch_one(&mut connection)
-    .await?;
+    .await?
+    .try_get(0)?;
     connection.close().await?;
     if complete == Some(true) { Ok(()) } else { Err(Missing::Tables) }
 }

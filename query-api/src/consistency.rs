@@ -7,7 +7,8 @@ use rollcall_edge::{
     problem::{FieldError, code},
     token::{ConsistencyToken, HEADER, Tokens},
 };
-use rollcall_projections::Progress;
+use rollcall_projections::{progress::Serving, schema::Version};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// How long a query waits for its projection.
@@ -18,27 +19,31 @@ const RETRY_AFTER_S: u32 = 1;
 pub(crate) struct Seen(ConsistencyToken);
 
 impl Seen {
-    /// Waits until the projection has passed the token, on one partition or on all that it names.
+    /// Waits until the version that serves has passed the token, on one partition or on all that it names. What is waited
+    /// for is what must be read: another version may begin to serve meanwhile.
     ///
     /// # Errors
-    /// 503 `projection-behind` after two seconds; 400 for a token of another log.
+    /// 503 `projection-behind` after two seconds, or at once where no version serves yet; 400 for a token of another log.
     pub async fn wait(
         tokens: Tokens,
         log_id: Uuid,
-        progress: &Progress,
+        serving: &watch::Receiver<Option<Serving>>,
         partition: Option<u16>,
-    ) -> Result<Self, Problem> {
+    ) -> Result<(Self, Version), Problem> {
         let seen = Self::of_log(tokens, log_id)?;
+        let serving = serving.borrow().clone();
+        let Some(Serving { version, progress }) = serving else {
+            return Err(behind("the read model is being built"));
+        };
         if seen.0.positions().iter().any(|(partition, _)| *partition >= progress.partitions()) {
             return Err(malformed("names a partition that this log does not have: drop it"));
         }
         let wanted = seen.0.positions().iter().copied();
         let wanted = wanted.filter(|(named, _)| partition.is_none_or(|partition| partition == *named));
         if progress.wait(wanted, WAIT_MAX).await {
-            return Ok(seen);
+            return Ok((seen, version));
         }
-        Err(Problem::new(code::PROJECTION_BEHIND, "the read model has not reached the token's position yet")
-            .with_retry_after_s(RETRY_AFTER_S))
+        Err(behind("the read model has not reached the token's position yet"))
     }
 
     /// For queries that read the log itself, which is never behind a token.
@@ -62,6 +67,10 @@ impl Seen {
     pub fn token(&self) -> &ConsistencyToken {
         &self.0
     }
+}
+
+fn behind(detail: &str) -> Problem {
+    Problem::new(code::PROJECTION_BEHIND, detail).with_retry_after_s(RETRY_AFTER_S)
 }
 
 fn malformed(detail: &str) -> Problem {

@@ -11,7 +11,8 @@ mod schemas;
 
 use axum::extract::FromRef;
 use rollcall_edge::auth::Authenticator;
-use rollcall_projections::{Progress, audit, profiles};
+use rollcall_projections::{audit, profiles, progress::Serving};
+use tokio::sync::watch;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -21,9 +22,9 @@ use uuid::Uuid;
 pub struct QueryApi {
     pub log_id: Uuid,
     pub profiles: profiles::Queries,
-    pub profiles_progress: Progress,
+    pub profiles_serving: watch::Receiver<Option<Serving>>,
     pub audit: audit::Queries,
-    pub audit_progress: Progress,
+    pub audit_serving: watch::Receiver<Option<Serving>>,
     pub authenticator: Authenticator,
 }
 

@@ -8,7 +8,7 @@ use std::{
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use rollcall_edge::auth::Authenticator;
 use rollcall_event_store::Log;
-use rollcall_projections::{Progress, publisher::Status};
+use rollcall_projections::{Progress, progress, publisher::Status};
 use serde_json::{Map, Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
@@ -28,8 +28,7 @@ pub struct Health(Arc<Inner>);
 
 struct Inner {
     log: Log,
-    /// Those that this process runs or follows.
-    readers: Vec<(&'static str, Progress)>,
+    registry: Registry,
     publisher: Option<watch::Receiver<Status>>,
     /// None where nobody is asked who they are.
     authenticator: Option<Authenticator>,
@@ -38,16 +37,23 @@ struct Inner {
     started: Instant,
 }
 
+/// The versions of projections that this process runs or reads.
+pub struct Registry {
+    pub versions: progress::Registry,
+    /// Whether queries read them, and cannot be answered before they serve.
+    pub queried: bool,
+}
+
 impl Health {
     pub fn new(
         log: Log,
-        readers: Vec<(&'static str, Progress)>,
+        registry: Registry,
         publisher: Option<watch::Receiver<Status>>,
         authenticator: Option<Authenticator>,
         guard: Guard,
     ) -> Self {
         let (postgres, started) = (Postgres::default(), Instant::now());
-        Self(Arc::new(Inner { log, readers, publisher, authenticator, guard, postgres, started }))
+        Self(Arc::new(Inner { log, registry, publisher, authenticator, guard, postgres, started }))
     }
 
     /// Keeps the gauges, and asks PostgreSQL whether it is there: readiness is told from memory, because whoever asks for it
@@ -62,7 +68,7 @@ impl Health {
 
     async fn measure(&self) {
         loop {
-            super::metrics::measure(&self.0.log, &self.0.readers).await;
+            super::metrics::measure(&self.0.log, &self.0.registry.versions).await;
             tokio::time::sleep(EVERY).await;
         }
     }
@@ -121,16 +127,27 @@ impl Health {
         (!missing.is_empty()).then(|| json!({"status": status, "detail": detail}))
     }
 
+    /// None where nothing is read that is not there.
+    fn projections(&self) -> Option<Value> {
+        let building = self.0.registry.versions.building();
+        let detail = format!("being built: {}", building.join(", "));
+        (self.0.registry.queried && !building.is_empty()).then(|| json!({"status": "down", "detail": detail}))
+    }
+
     /// Ready is who can take commands and answer queries; NATS may be away, because nothing waits for it.
     fn checks(&self) -> (StatusCode, Value) {
-        let checks =
-            [("postgres", Some(self.0.postgres.check())), ("nats", self.nats()), ("keys", self.keys())];
+        let checks = [
+            ("postgres", Some(self.0.postgres.check())),
+            ("nats", self.nats()),
+            ("keys", self.keys()),
+            ("projections", self.projections()),
+        ];
         let checks: Map<String, Value> =
             checks.into_iter().filter_map(|(name, check)| Some((name.to_owned(), check?))).collect();
         let is = |name, status| checks.get(name).is_some_and(|check| check["status"] == status);
         let (code, status) = if self.0.guard.stopping() {
             (StatusCode::SERVICE_UNAVAILABLE, "stopping")
-        } else if is("postgres", "down") || is("keys", "down") {
+        } else if is("postgres", "down") || is("keys", "down") || is("projections", "down") {
             (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
         } else if is("nats", "down") || is("keys", "degraded") {
             (StatusCode::OK, "degraded")
@@ -144,15 +161,15 @@ impl Health {
         let (code, mut body) = self.checks();
         let heads = self.0.log.heads();
         let partitions = 0..self.0.log.partitions();
-        let projections: Map<String, Value> = self
-            .0
-            .readers
-            .iter()
-            .map(|(name, progress)| {
-                let positions: Vec<u64> = partitions.clone().map(|p| progress.position(p)).collect();
-                ((*name).to_owned(), json!({"lag_events": self.lag(progress), "positions": positions}))
-            })
-            .collect();
+        let mut projections: Map<String, Value> = Map::new();
+        for (version, progress, serving) in self.0.registry.versions.versions() {
+            let positions: Vec<u64> = partitions.clone().map(|p| progress.position(p)).collect();
+            let lag_events = self.lag(&progress);
+            let state = json!({"version": version.number, "lag_events": lag_events, "positions": positions});
+            // One that is being built, or was, stands under its full name.
+            let name = if serving { version.projection.to_owned() } else { version.qualifier() };
+            projections.insert(name, state);
+        }
         let head_positions: Vec<u64> = partitions.map(|partition| heads.position(partition)).collect();
         body["version"] = env!("CARGO_PKG_VERSION").into();
         body["uptime_seconds"] = self.0.started.elapsed().as_secs().into();

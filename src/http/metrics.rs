@@ -10,7 +10,7 @@ use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 use rollcall_event_store::Log;
-use rollcall_projections::Progress;
+use rollcall_projections::progress::Registry;
 
 const SECONDS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 const APPENDS: [f64; 8] = [1.0, 4.0, 16.0, 64.0, 128.0, 256.0, 384.0, 512.0];
@@ -42,25 +42,31 @@ pub fn install(role: &'static str) -> anyhow::Result<PrometheusHandle> {
 
 /// Sets the gauges that are read from time to time: of the process, of the log's handle, and how far each reader of the
 /// log is behind. To be called every second; says so by `rollcall_postgres_up` where the database does not answer.
-pub async fn measure(log: &Log, readers: &[(&'static str, Progress)]) {
+pub async fn measure(log: &Log, registry: &Registry) {
     Collector::default().collect();
     log.measure();
     let heads = log.heads();
-    let positions: Vec<Vec<u64>> = readers
-        .iter()
-        .map(|(name, progress)| {
-            let positions: Vec<u64> = (0..log.partitions()).map(|of| progress.position(of)).collect();
-            let behind =
-                (0..).zip(&positions).map(|(of, &applied)| heads.position(of).saturating_sub(applied));
-            metrics::gauge!("rollcall_projection_lag_events", "projection" => *name)
-                .set(behind.sum::<u64>() as f64);
-            positions
-        })
-        .collect();
+    let mut readers = Vec::new();
+    for (version, progress, serving) in registry.versions() {
+        let positions: Vec<u64> = (0..log.partitions()).map(|of| progress.position(of)).collect();
+        let behind = (0..).zip(&positions).map(|(of, &applied)| heads.position(of).saturating_sub(applied));
+        let events = behind.sum::<u64>() as f64;
+        if serving {
+            metrics::gauge!("rollcall_projection_lag_events", "projection" => version.projection).set(events);
+            readers.push((version, positions));
+        } else {
+            let number = version.number.to_string();
+            metrics::gauge!(
+                "rollcall_projection_behind_events", "projection" => version.projection, "version" => number
+            )
+            .set(events);
+        }
+    }
+    let (readers, positions): (Vec<_>, Vec<_>) = readers.into_iter().unzip();
     let seconds = log.lag_seconds(&positions).await;
     metrics::gauge!("rollcall_postgres_up").set(if seconds.is_ok() { 1.0 } else { 0.0 });
-    for ((name, _), seconds) in readers.iter().zip(seconds.unwrap_or_default()) {
-        metrics::gauge!("rollcall_projection_lag_seconds", "projection" => *name).set(seconds);
+    for (version, seconds) in readers.iter().zip(seconds.unwrap_or_default()) {
+        metrics::gauge!("rollcall_projection_lag_seconds", "projection" => version.projection).set(seconds);
     }
 }
 

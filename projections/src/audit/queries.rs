@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row};
 use uuid::Uuid;
 
-use super::SCHEMA;
 use crate::{
     profile::rfc3339,
     projector,
+    schema::Version,
     stored::{Metadata, USER, user_event},
 };
 
@@ -107,18 +107,19 @@ impl Queries {
         self.read(tenant, query, limit).await
     }
 
-    /// Entries across a tenant's users, newest first, from before a place.
+    /// Entries across a tenant's users in a version of the audit, newest first, from before a place.
     ///
     /// # Errors
     /// Where the database cannot be read.
     pub async fn list(
         &self,
+        version: Version,
         tenant: &str,
         filter: &Filter,
         before: Option<Place>,
         limit: usize,
     ) -> Result<Page, Error> {
-        let mut query = select(tenant);
+        let mut query = select(version, tenant);
         if let Some(actor) = &filter.actor {
             query.push(" AND a.actor = ").push_bind(actor);
         }
@@ -221,9 +222,9 @@ const EVENT: &str =
     e.payload::text, e.personal, e.metadata::text, e.recorded_at";
 
 /// The entries of a tenant's users with their events, which the primary key of the log finds.
-fn select<'a>(tenant: &'a str) -> QueryBuilder<'a, Postgres> {
+fn select<'a>(version: Version, tenant: &'a str) -> QueryBuilder<'a, Postgres> {
     let mut query = QueryBuilder::new(EVENT);
-    query.push(SCHEMA.sql(
+    query.push(version.sql(
         " FROM {schema}.entries a JOIN log.events e ON e.partition = a.partition AND e.position = a.position
          WHERE a.tenant_id = ",
     ));

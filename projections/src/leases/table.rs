@@ -6,9 +6,10 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::{
-    Epoch, LIVES_FOR, Member, RECONNECTS_WITHIN, Units, Work,
+    Epoch, LIVES_FOR, Member, Project, RECONNECTS_WITHIN, Units, Work,
     plan::{Lease, Leases, State},
 };
+use crate::schema::Version;
 
 /// How long what is known of a member that is gone is kept, for those who look into it.
 const KEPT_FOR_S: f64 = 60.0;
@@ -29,15 +30,15 @@ impl Table {
         )
         .bind(member.id)
         .bind(process())
-        .bind(member.works.iter().map(Work::name).collect::<Vec<_>>())
+        .bind(member.projects.iter().map(Project::name).collect::<Vec<_>>())
         .bind(KEPT_FOR_S)
         .execute(&mut self.0)
         .await?;
         Ok(())
     }
 
-    /// The leases of each work, and the living who share it.
-    pub async fn look(&mut self, member: &Member) -> Result<Vec<Leases>, sqlx::Error> {
+    /// The leases of each version that the member can project, with the place of its project, and the living who share it.
+    pub async fn look(&mut self, member: &Member) -> Result<BTreeMap<Version, (usize, Leases)>, sqlx::Error> {
         let rows = sqlx::query(
             "WITH heard AS MATERIALIZED (
                  SELECT m.member, m.works, m.heard_at > clock_timestamp() - $3 * interval '1 second' AS lately,
@@ -45,33 +46,38 @@ impl Table {
                         EXISTS (SELECT FROM pg_stat_activity a
                                 WHERE a.application_name = 'rollcall-member ' || m.member) AS connected
                  FROM projections.members m)
-             SELECT w.ordinal, l.unit, l.epoch, l.holder,
+             SELECT w.ordinal, v.version, l.unit, l.epoch, l.holder,
                     CASE WHEN h.lately AND (h.connected OR h.just_now) THEN 'held'
                          WHEN h.connected THEN 'frozen' ELSE 'free' END,
                     ARRAY(SELECT o.member FROM heard o
-                          WHERE w.projection || ' ' || w.version = ANY (o.works) AND o.lately AND (o.connected OR o.just_now)
+                          WHERE ARRAY[w.projection || ' ' || w.shape, v.projection || '_' || v.version] && o.works
+                            AND o.lately AND (o.connected OR o.just_now)
                           ORDER BY o.member)
-             FROM unnest($1::text[], $2::int4[]) WITH ORDINALITY AS w(projection, version, ordinal)
-             JOIN projections.leases l ON l.projection = w.projection AND l.version = w.version
+             FROM unnest($1::text[], $2::int4[], $5::int4[]) WITH ORDINALITY AS w(projection, shape, only, ordinal)
+             JOIN projections.versions v
+                 ON v.projection = w.projection AND v.shape = w.shape AND v.version = coalesce(w.only, v.version)
+             JOIN projections.leases l ON l.projection = v.projection AND l.version = v.version
              LEFT JOIN heard h ON h.member = l.holder
-             ORDER BY w.ordinal, l.unit",
+             ORDER BY w.ordinal, v.version, l.unit",
         )
-        .bind(member.works.iter().map(|work| work.projection).collect::<Vec<_>>())
-        .bind(member.works.iter().map(|work| work.version).collect::<Vec<_>>())
+        .bind(member.projects.iter().map(|project| project.projection).collect::<Vec<_>>())
+        .bind(member.projects.iter().map(|project| project.shape).collect::<Vec<_>>())
         .bind(LIVES_FOR.as_secs_f64())
         .bind(RECONNECTS_WITHIN.as_secs_f64())
+        .bind(member.projects.iter().map(|project| project.only).collect::<Vec<_>>())
         .fetch_all(&mut self.0)
         .await?;
-        let mut leases = vec![Leases::default(); member.works.len()];
+        let mut leases: BTreeMap<Version, (usize, Leases)> = BTreeMap::new();
         for row in rows {
-            let ordinal = usize::try_from(row.try_get::<i64, _>(0)?).expect("ordinals count from 1");
-            let of_work = &mut leases[ordinal - 1];
-            of_work.members = row.try_get(5)?;
-            of_work.units.push(Lease {
-                unit: unit(row.try_get(1)?)?,
-                epoch: row.try_get(2)?,
-                holder: row.try_get(3)?,
-                state: match row.try_get::<&str, _>(4)? {
+            let place = usize::try_from(row.try_get::<i64, _>(0)?).expect("ordinals count from 1") - 1;
+            let version = Version { projection: member.projects[place].projection, number: row.try_get(1)? };
+            let (_, of_version) = leases.entry(version).or_insert((place, Leases::default()));
+            of_version.members = row.try_get(6)?;
+            of_version.units.push(Lease {
+                unit: unit(row.try_get(2)?)?,
+                epoch: row.try_get(3)?,
+                holder: row.try_get(4)?,
+                state: match row.try_get::<&str, _>(5)? {
                     "held" => State::Held,
                     "frozen" => State::Frozen,
                     _ => State::Free,
@@ -125,8 +131,8 @@ impl Table {
              SELECT unit, epoch FROM taken WHERE (SELECT count(*) FROM fenced) > 0",
         )
         .bind(member.id)
-        .bind(work.projection)
-        .bind(work.version)
+        .bind(work.version.projection)
+        .bind(work.version.number)
         .bind(seen.iter().map(|(unit, _)| i32::from(*unit)).collect::<Vec<_>>())
         .bind(seen.iter().map(|(_, epoch)| *epoch).collect::<Vec<_>>())
         .bind(work.units == Units::One)
@@ -141,8 +147,8 @@ impl Table {
             "UPDATE projections.leases SET holder = NULL
              WHERE projection = $1 AND version = $2 AND unit = ANY ($3) AND holder = $4",
         )
-        .bind(work.projection)
-        .bind(work.version)
+        .bind(work.version.projection)
+        .bind(work.version.number)
         .bind(units.iter().map(|&unit| i32::from(unit)).collect::<Vec<_>>())
         .bind(member.id)
         .execute(&mut self.0)
@@ -159,13 +165,6 @@ impl Table {
         .execute(&mut self.0)
         .await?;
         Ok(())
-    }
-}
-
-impl Work {
-    /// As members name it.
-    fn name(&self) -> String {
-        format!("{} {}", self.projection, self.version)
     }
 }
 

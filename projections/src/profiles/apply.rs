@@ -9,17 +9,19 @@ use rollcall_event_store::{
 };
 use sqlx::{PgConnection, Row};
 
-use super::{SCHEMA, SEALED, names};
+use super::{SCHEMA, SEALED, drift, names};
 use crate::{
     Profile,
+    drift::Folded,
     projector::{Error, Projection},
-    schema::Schema,
+    schema::{Schema, Version},
     stored::{USER, user_event},
 };
 
 /// The projection of profiles.
 pub struct Profiles {
     log: Log,
+    version: Version,
     select: String,
     insert: String,
     update: String,
@@ -43,28 +45,29 @@ struct Folding<'a> {
 }
 
 impl Profiles {
-    pub fn new(log: Log) -> Self {
+    fn new(log: Log, version: Version) -> Self {
         Self {
             log,
-            select: SCHEMA.sql(
+            version,
+            select: version.sql(
                 "SELECT q.ordinal, u.sealed, u.version
                  FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q(tenant_id, user_id, ordinal)
                  JOIN {schema}.users u ON u.tenant_id = q.tenant_id AND u.user_id = q.user_id",
             ),
             // A plain insert: a new user whose row is there already would be an error, and must be loud.
-            insert: SCHEMA.sql(&format!(
+            insert: version.sql(&format!(
                 "INSERT INTO {{schema}}.users
                      (position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)
                  SELECT position, version, partition, tenant_id, user_id, status, sealed, traits::jsonb,
                         name_digests::integer[]
                  FROM {ROWS}"
             )),
-            update: SCHEMA.sql(&format!(
+            update: version.sql(&format!(
                 "UPDATE {{schema}}.users u SET position = n.position, version = n.version, status = n.status,
                         sealed = n.sealed, traits = n.traits::jsonb, name_digests = n.name_digests::integer[]
                  FROM {ROWS} WHERE u.tenant_id = n.tenant_id AND u.user_id = n.user_id"
             )),
-            delete: SCHEMA.sql(
+            delete: version.sql(
                 "DELETE FROM {schema}.users u USING unnest($1::text[], $2::text[]) AS q(tenant_id, user_id)
                  WHERE u.tenant_id = q.tenant_id AND u.user_id = q.user_id",
             ),
@@ -156,6 +159,10 @@ impl Profiles {
 impl Projection for Profiles {
     const SCHEMA: &'static Schema = &SCHEMA;
 
+    fn of(log: &Log, version: Version) -> Self {
+        Self::new(log.clone(), version)
+    }
+
     async fn apply(&self, transaction: &mut PgConnection, spans: &[Span]) -> Result<(), Error> {
         let events = self.log.read_spans(transaction, spans).await?;
         let of_users = || events.iter().filter(|event| &*event.stream.aggregate_type == USER);
@@ -183,6 +190,18 @@ impl Projection for Profiles {
             folding.position = event.position;
         }
         self.write(transaction, folding).await
+    }
+
+    fn count(&self) -> &'static str {
+        drift::COUNT
+    }
+
+    async fn differences(
+        &self,
+        connection: &mut PgConnection,
+        folded: &Folded,
+    ) -> Result<Vec<String>, Error> {
+        drift::differences(&self.log, connection, self.version, folded).await
     }
 }
 

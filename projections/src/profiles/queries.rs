@@ -12,8 +12,8 @@ use sqlx::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Filter, SCHEMA, SEALED, names};
-use crate::{Profile, stored::USER};
+use super::{Filter, SEALED, names};
+use crate::{Profile, schema::Version, stored::USER};
 
 /// Candidates that one listing opens at most to fill a page; a page may be shorter than asked for, and still have a
 /// next one.
@@ -73,7 +73,7 @@ impl Queries {
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Self {
-        let get = Get { keys: log.keys().clone(), select: select_many() };
+        let get = Get { keys: log.keys().clone() };
         let get = gather::start(get, service, "rollcall-read", connections, tasks, shutdown);
         Self { log, get }
     }
@@ -83,23 +83,23 @@ impl Queries {
         StreamId::new(tenant, USER, id).partition(self.log.partitions())
     }
 
-    /// One profile; concurrent calls share a statement.
+    /// One profile of a version; concurrent calls share a statement.
     ///
     /// # Errors
     /// Where the database cannot be read in time.
-    pub async fn get(&self, tenant: &str, id: &str) -> Result<Option<Row>, GetError> {
-        self.get.get(StreamId::new(tenant, USER, id)).await
+    pub async fn get(&self, version: Version, tenant: &str, id: &str) -> Result<Option<Row>, GetError> {
+        self.get.get((version, StreamId::new(tenant, USER, id))).await
     }
 
     /// Many profiles, in the order asked; those that are not there are left out.
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn get_many(&self, tenant: &str, ids: &[String]) -> Result<Vec<Row>, Error> {
+    pub async fn get_many(&self, version: Version, tenant: &str, ids: &[String]) -> Result<Vec<Row>, Error> {
         let streams: Vec<StreamId> = ids.iter().map(|id| StreamId::new(tenant, USER, id.as_str())).collect();
         let mut connection = Borrowed::from(self.log.readers()).await?;
-        let select = select_many();
-        let rows = bounded(read_many(&mut connection, self.log.keys(), &select, &streams)).await?;
+        let streams: Vec<&StreamId> = streams.iter().collect();
+        let rows = bounded(read_many(&mut connection, self.log.keys(), version, &streams)).await?;
         connection.done();
         Ok(rows.into_iter().flatten().collect())
     }
@@ -110,6 +110,7 @@ impl Queries {
     /// As [`get`](Self::get).
     pub async fn list(
         &self,
+        version: Version,
         tenant: &str,
         filter: &Filter,
         after: Option<&str>,
@@ -128,7 +129,7 @@ impl Queries {
                 Some(_) => (limit + 1 - rows.len()).max(CANDIDATES_MIN),
                 None => limit + 1 - rows.len(),
             };
-            let mut query = self.listing(tenant, filter, search.as_ref(), &ids, &after, want);
+            let mut query = self.listing(version, tenant, filter, search.as_ref(), &ids, &after, want);
             let candidates = bounded(query.build().fetch_all(&mut *connection)).await?;
             let exhausted = candidates.len() < want;
             let candidates = bounded(open(&mut connection, self.log.keys(), tenant, &candidates)).await?;
@@ -172,8 +173,10 @@ impl Queries {
         Ok(if ids.len() > 1 { None } else { Some(ids.into_iter().collect()) })
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a page is of a version, a tenant, a filter and a place")]
     fn listing<'a>(
         &self,
+        version: Version,
         tenant: &'a str,
         filter: &'a Filter,
         search: Option<&names::Search>,
@@ -182,7 +185,7 @@ impl Queries {
         limit: usize,
     ) -> QueryBuilder<'a, Postgres> {
         // Only what is asked for stands in the statement, so that the planner can use an index for it.
-        let select = SCHEMA.sql("SELECT user_id, sealed, version, partition, position FROM {schema}.users");
+        let select = version.sql("SELECT user_id, sealed, version, partition, position FROM {schema}.users");
         let mut query = QueryBuilder::new(select);
         query.push(" WHERE tenant_id = ").push_bind(tenant).push(" AND user_id > ").push_bind(after);
         if !ids.is_empty() {
@@ -210,33 +213,43 @@ impl Queries {
     }
 }
 
-fn select_many() -> String {
-    SCHEMA.sql(
-        "SELECT u.user_id, u.sealed, u.version, u.partition, u.position, q.ordinal
-         FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q(tenant_id, user_id, ordinal)
-         CROSS JOIN LATERAL (SELECT * FROM {schema}.users r
-             WHERE r.tenant_id = q.tenant_id AND r.user_id = q.user_id LIMIT 1) u",
-    )
-}
+const SELECT_MANY: &str = "SELECT u.user_id, u.sealed, u.version, u.partition, u.position, q.ordinal
+     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q(tenant_id, user_id, ordinal)
+     CROSS JOIN LATERAL (SELECT * FROM {schema}.users r
+         WHERE r.tenant_id = q.tenant_id AND r.user_id = q.user_id LIMIT 1) u";
 
 /// Reads one profile for each of many concurrent requests.
 #[derive(Clone)]
 pub struct Get {
     keys: Keys,
-    select: String,
 }
 
 impl gather::Fetch for Get {
-    type Key = StreamId;
+    type Key = (Version, StreamId);
     type Value = Option<Row>;
     type Error = Error;
 
     async fn fetch(
         &self,
         connection: &mut PgConnection,
-        streams: &[StreamId],
+        wanted: &[(Version, StreamId)],
     ) -> Result<Vec<Option<Row>>, Error> {
-        read_many(connection, &self.keys, &self.select, streams).await
+        let mut found: Vec<Option<Row>> = wanted.iter().map(|_| None).collect();
+        // One but for the moment in which another version begins to serve.
+        let mut versions: Vec<Version> = wanted.iter().map(|(version, _)| *version).collect();
+        versions.dedup();
+        versions.sort_unstable();
+        versions.dedup();
+        for version in versions {
+            let of_version = (0..wanted.len()).filter(|&place| wanted[place].0 == version);
+            let places: Vec<usize> = of_version.collect();
+            let streams: Vec<&StreamId> = places.iter().map(|&place| &wanted[place].1).collect();
+            let rows = read_many(connection, &self.keys, version, &streams).await?;
+            for (place, row) in places.into_iter().zip(rows) {
+                found[place] = row;
+            }
+        }
+        Ok(found)
     }
 
     fn transient(error: &Error) -> bool {
@@ -247,10 +260,10 @@ impl gather::Fetch for Get {
 async fn read_many(
     connection: &mut PgConnection,
     keys: &Keys,
-    select: &str,
-    streams: &[StreamId],
+    version: Version,
+    streams: &[&StreamId],
 ) -> Result<Vec<Option<Row>>, Error> {
-    let rows = sqlx::query(select)
+    let rows = sqlx::query(&version.sql(SELECT_MANY))
         .bind(streams.iter().map(|stream| &*stream.tenant).collect::<Vec<_>>())
         .bind(streams.iter().map(|stream| &*stream.aggregate_id).collect::<Vec<_>>())
         .fetch_all(&mut *connection)
@@ -260,12 +273,12 @@ async fn read_many(
         let ordinal: i64 = sqlx::Row::try_get(row, 5)?;
         found[usize::try_from(ordinal - 1).expect("ordinals count from 1")] = Some(row);
     }
-    let present = streams.iter().zip(&found).filter(|(_, row)| row.is_some()).map(|(stream, _)| stream);
+    let present = streams.iter().zip(&found).filter(|(_, row)| row.is_some()).map(|(stream, _)| *stream);
     let keys = keys.of_subjects(connection, present).await?;
     streams
         .iter()
         .zip(found)
-        .map(|(stream, row)| match (row, keys.get(stream)) {
+        .map(|(&stream, row)| match (row, keys.get(stream)) {
             (Some(row), Some(key)) => open_row(stream, key, row),
             _ => Ok(None),
         })

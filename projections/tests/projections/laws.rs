@@ -12,6 +12,7 @@ use rollcall_projections::{
     Profile,
     profiles::{self, Profiles},
     projector::{self, Projection},
+    schema::Version,
 };
 use sqlx::Connection;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -21,6 +22,9 @@ use crate::{
     users::{TENANT, Users, seats, wishes},
 };
 
+/// The version that a new database has.
+pub const PROFILES: Version = Version { projection: "profiles", number: 1 };
+
 /// A row: by id; the opened profile and where it stands, and what stands plainly beside it.
 type Rows = BTreeMap<String, (Profile, u64, u64, (String, String, Vec<i32>))>;
 
@@ -28,7 +32,7 @@ pub async fn rows(test: &Test, users: &Users) -> Rows {
     let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let queries = profiles::Queries::start(test.log.clone(), &test.provisioned.service, 1, &tasks, &shutdown);
     let ids: Vec<String> = users.0.values().map(|user| user.stream.aggregate_id.to_string()).collect();
-    let found = queries.get_many(TENANT, &ids).await.unwrap();
+    let found = queries.get_many(PROFILES, TENANT, &ids).await.unwrap();
     shutdown.cancel();
     let mut rows = Rows::new();
     for row in found {
@@ -65,7 +69,7 @@ async fn apply(test: &Test, spans: &[Span]) -> Result<(), projector::Error> {
 async fn apply_from(log: &Log, test: &Test, spans: &[Span]) -> Result<(), projector::Error> {
     let mut connection = test.superuser().await;
     let mut transaction = connection.begin().await.unwrap();
-    Profiles::new(log.clone()).apply(&mut transaction, spans).await?;
+    Profiles::of(log, PROFILES).apply(&mut transaction, spans).await?;
     transaction.commit().await.unwrap();
     Ok(())
 }

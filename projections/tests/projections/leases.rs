@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::{
-    laws::{assert_folded, rows},
+    laws::{PROFILES, assert_folded, rows},
     runtime::profiles,
     support::{PARTITIONS, PATIENCE, Test},
     users::{Users, seats},
@@ -51,11 +51,11 @@ async fn write(test: &Test, users: &mut Users, round: u32) {
 async fn processes_share_the_work_and_one_that_stops_hands_it_over() {
     let test = Test::new().await;
     let mut users = Users::default();
-    let first = profiles(&test, &test.log);
+    let first = profiles(&test, &test.log).await;
     until_held(&test, vec![4]).await;
     write(&test, &mut users, 1).await;
     let (second, third) =
-        (profiles(&test, &test.another_log().await), profiles(&test, &test.another_log().await));
+        (profiles(&test, &test.another_log().await).await, profiles(&test, &test.another_log().await).await);
     until_held(&test, vec![2, 1, 1]).await;
     write(&test, &mut users, 2).await;
     first.stop().await;
@@ -75,11 +75,11 @@ async fn processes_share_the_work_and_one_that_stops_hands_it_over() {
 async fn what_a_process_that_is_gone_held_is_taken_and_its_epochs_move_nothing_any_more() {
     let test = Test::new().await;
     let mut users = Users::default();
-    let gone = profiles(&test, &test.log);
+    let gone = profiles(&test, &test.log).await;
     until_held(&test, vec![4]).await;
     let before = holders(&test).await;
     gone.forget_leases();
-    let heir = profiles(&test, &test.another_log().await);
+    let heir = profiles(&test, &test.another_log().await).await;
     let begun = Instant::now();
     while holders(&test).await.iter().any(|(unit, held)| held == &before[unit]) {
         assert!(begun.elapsed() < Duration::from_secs(5), "nobody took over");
@@ -96,7 +96,7 @@ async fn what_a_process_that_is_gone_held_is_taken_and_its_epochs_move_nothing_a
         assert!(new > old);
         for (epoch, ours) in [(old, false), (new, true)] {
             let mut transaction = service.begin().await.unwrap();
-            let moved = checkpoint::advance(&mut transaction, "profiles", 1, &[(span, epoch)]).await.unwrap();
+            let moved = checkpoint::advance(&mut transaction, PROFILES, &[(span, epoch)]).await.unwrap();
             assert_eq!(moved, ours, "partition {partition}, epoch {epoch}");
             transaction.rollback().await.unwrap();
         }
@@ -122,14 +122,14 @@ async fn a_member_that_froze_inside_a_transaction_loses_its_sessions_with_its_le
     ))
     .await;
     let _member = session_of(&test, format!("rollcall-member {frozen}")).await;
-    let mut projector = session_of(&test, format!("profiles {frozen}")).await;
+    let mut projector = session_of(&test, format!("profiles_1 {frozen}")).await;
     let mut transaction = projector.begin().await.unwrap();
     sqlx::query("SELECT FROM projections.checkpoints WHERE projection = 'profiles' FOR UPDATE")
         .execute(&mut *transaction)
         .await
         .unwrap();
 
-    let heir = profiles(&test, &test.log);
+    let heir = profiles(&test, &test.log).await;
     sleep(Duration::from_secs(1)).await;
     let held = |holders: BTreeMap<i32, (Option<Uuid>, i64)>| {
         holders.values().filter(|(holder, _)| *holder == Some(frozen)).count()

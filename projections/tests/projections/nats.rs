@@ -112,21 +112,21 @@ pub struct Publishing {
 
 impl Publishing {
     pub async fn start(test: &Test, log: &Log, server: &Server) -> Self {
-        Self::through(server.client().await, test, log)
+        Self::through(server.client().await, test, log).await
     }
 
-    pub fn through(client: async_nats::Client, test: &Test, log: &Log) -> Self {
-        // No window in which the server itself drops what is published twice.
-        let settings = Settings { duplicate_window: Duration::from_millis(100), ..Settings::default() };
-        let mut status = None;
-        let work = (publisher::NAME, publisher::VERSION, Units::One);
-        let process = Process::start(test, log, work, |share, progress, shutdown| {
-            let service = &test.provisioned.service;
-            let publisher = Publisher::new(log.clone(), service, client, settings, &share, progress);
-            status = Some(publisher.status());
-            publisher.run(share, shutdown)
-        });
-        Self { process, status: status.expect("set above") }
+    pub async fn through(client: async_nats::Client, test: &Test, log: &Log) -> Self {
+        let (status, seen) = watch::channel(Status::Starting);
+        let (of_log, service) = (log.clone(), test.provisioned.service.clone());
+        let work = (publisher::NAME, publisher::SHAPE, Units::One);
+        let process = Process::start(test, log, work, move |version, share, progress, shutdown| {
+            // No window in which the server itself drops what is published twice.
+            let settings = Settings { duplicate_window: Duration::from_millis(100), ..Settings::default() };
+            let (log, stream, status) = (of_log.clone(), (client.clone(), settings), status.clone());
+            Publisher::new(version, log, &service, stream, &share, progress, status).run(share, shutdown)
+        })
+        .await;
+        Self { process, status: seen }
     }
 
     pub fn progress(&self) -> &Progress {

@@ -99,14 +99,14 @@ async fn a_publisher_that_was_frozen_in_the_middle_of_a_batch_overtakes_nothing(
 
     // Six messages, of which one arrives.
     let frozen_gate = Gate::start(&server, 1).await;
-    let mut frozen = Publishing::through(Server::client_at(&frozen_gate.url).await, &test, &test.log);
+    let mut frozen = Publishing::through(Server::client_at(&frozen_gate.url).await, &test, &test.log).await;
     until_published(&server, 1).await;
     frozen.process.forget_leases();
     // Meanwhile another publisher, which knows of one event more in the first partition, gets to the end of that one.
     users.wish(&test.log, first, seats(3)).await;
     let other_log = test.another_log().await;
     let other_gate = Gate::start(&server, 3).await;
-    let other = Publishing::through(Server::client_at(&other_gate.url).await, &test, &other_log);
+    let other = Publishing::through(Server::client_at(&other_gate.url).await, &test, &other_log).await;
     until_published(&server, 4).await;
     // What is left of the first batch expects lengths of the stream that it has by now, or has next.
     frozen_gate.open();

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rollcall_event_store::Log;
 use rollcall_projections::{
-    audit::{self, Audit},
+    audit::Audit,
     leases::Units,
-    profiles::{self, Profiles},
-    projector::Projector,
+    profiles::Profiles,
+    projector::{Projection, Projector},
 };
 use tokio::time::{Instant, sleep};
 
@@ -17,32 +17,34 @@ use crate::{
     users::{Users, seats},
 };
 
-/// A process with a projector of profiles.
-pub fn profiles(test: &Test, log: &Log) -> Process {
-    let work = (profiles::SCHEMA.name, profiles::SCHEMA.version, Units::Partitions);
-    Process::start(test, log, work, |share, progress, shutdown| {
-        let service = &test.provisioned.service;
-        let projector = Projector::new(Profiles::new(log.clone()), log.clone(), service, &share, progress);
-        projector.run(share, shutdown)
+/// A process with a projector.
+async fn process<P: Projection>(test: &Test, log: &Log) -> Process {
+    let (of_log, service) = (log.clone(), test.provisioned.service.clone());
+    let work = (P::SCHEMA.name, P::SCHEMA.shape, Units::Partitions);
+    Process::start(test, log, work, move |version, share, progress, shutdown| {
+        Projector::<P>::new(version, of_log.clone(), &service, &share, progress).run(share, shutdown)
     })
+    .await
 }
 
-/// A process with a projector of the audit.
-fn audit(test: &Test, log: &Log) -> Process {
-    let work = (audit::SCHEMA.name, audit::SCHEMA.version, Units::Partitions);
-    Process::start(test, log, work, |share, progress, shutdown| {
-        let service = &test.provisioned.service;
-        let projector = Projector::new(Audit::default(), log.clone(), service, &share, progress);
-        projector.run(share, shutdown)
-    })
+pub async fn profiles(test: &Test, log: &Log) -> Process {
+    process::<Profiles>(test, log).await
+}
+
+async fn audit(test: &Test, log: &Log) -> Process {
+    process::<Audit>(test, log).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn two_projectors_of_one_projection_apply_everything_once() {
     let test = Test::new().await;
     let other = test.another_log().await;
-    let processes =
-        [profiles(&test, &test.log), profiles(&test, &other), audit(&test, &test.log), audit(&test, &other)];
+    let processes = [
+        profiles(&test, &test.log).await,
+        profiles(&test, &other).await,
+        audit(&test, &test.log).await,
+        audit(&test, &other).await,
+    ];
     let mut users = Users::default();
     for round in 0..60 {
         for user in 0..12 {
@@ -86,7 +88,7 @@ async fn a_projection_begins_again_from_nothing_and_goes_on_from_its_checkpoint(
             )
             .await;
         }
-        let process = profiles(&test, &test.log);
+        let process = profiles(&test, &test.log).await;
         test.wait(&process.progress).await;
         process.stop().await;
         assert_folded(&rows(&test, &users).await, &users);
@@ -124,7 +126,7 @@ async fn an_event_that_cannot_be_read_stops_its_partition_and_no_other() {
     let (test, mut users, sick, healthy) = poisoned().await;
     let partition = |users: &Users, user| users.0[&user].stream.partition(crate::support::PARTITIONS);
     // Another process, which has no memory of what was there before.
-    let process = profiles(&test, &test.another_log().await);
+    let process = profiles(&test, &test.another_log().await).await;
     let progress = &process.progress;
     for round in 10..13 {
         let place = [(partition(&users, healthy), users.0[&healthy].position)];
@@ -146,7 +148,7 @@ async fn an_event_that_cannot_be_read_stops_its_partition_and_no_other() {
 #[tokio::test]
 async fn a_partition_that_stopped_is_tried_again_while_others_are_busy() {
     let (test, mut users, sick, healthy) = poisoned().await;
-    let process = profiles(&test, &test.another_log().await);
+    let process = profiles(&test, &test.another_log().await).await;
     let progress = &process.progress;
     let place = |users: &Users, user| {
         [(users.0[&user].stream.partition(crate::support::PARTITIONS), users.0[&user].position)]
@@ -175,7 +177,7 @@ async fn a_hole_in_the_log_stops_every_projection_there() {
     let partition = users.0[&1].stream.partition(crate::support::PARTITIONS);
     test.forge(&format!("DELETE FROM log.events WHERE partition = {partition} AND position = 3")).await;
     let other_log = test.another_log().await;
-    let processes = [profiles(&test, &other_log), audit(&test, &other_log)];
+    let processes = [profiles(&test, &other_log).await, audit(&test, &other_log).await];
     // Another partition's event shows that both have been at work.
     let other = (2..100).find(|n| {
         let id = format!("user-{n}");

@@ -11,7 +11,8 @@ use rollcall_event_store::{
 use rollcall_projections::{
     Progress,
     leases::{Member, Share, Units},
-    progress::Follower,
+    progress::{Follower, Registry},
+    schema::Version,
     tables,
 };
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
@@ -113,6 +114,7 @@ impl Test {
 
 /// A process that works on one projection; it ends with the test.
 pub struct Process {
+    /// Of the version that serves.
     pub progress: Progress,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -120,21 +122,25 @@ pub struct Process {
 }
 
 impl Process {
-    /// `work` gets the share in a projection and its progress, and makes what works on it.
-    pub fn start<F: Future<Output = ()> + Send + 'static>(
+    /// `work` gets a version of the projection, this process's share in it and its progress, and makes what works on it.
+    pub async fn start<F: Future<Output = ()> + Send + 'static>(
         test: &Test,
         log: &Log,
-        (projection, version, units): (&'static str, i32, Units),
-        work: impl FnOnce(Share, Progress, CancellationToken) -> F,
+        (projection, shape, units): (&'static str, i32, Units),
+        work: impl Fn(Version, Share, Progress, CancellationToken) -> F + Send + Sync + 'static,
     ) -> Self {
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (mut member, mut follower) = (Member::new(&test.provisioned.service), Follower::new(log.clone()));
-        let progress = follower.progress(projection, version);
-        let share = member.share(projection, version, units);
-        tasks.spawn(work(share, progress.clone(), shutdown.clone()));
+        let registry = Registry::new(PARTITIONS, [(projection, shape)]);
+        let follower = Follower::start(log.clone(), registry.clone()).await.unwrap();
+        let serving = registry.serving(projection).unwrap().borrow().clone().unwrap();
+        let mut member = Member::new(&test.provisioned.service);
+        let (of_tasks, of_shutdown) = (tasks.clone(), shutdown.clone());
+        member.project(projection, shape, units, move |version, share| {
+            of_tasks.spawn(work(version, share, registry.progress(version), of_shutdown.clone()));
+        });
         tasks.spawn(follower.run(shutdown.clone()));
         let member = tasks.spawn(member.run(shutdown.clone()));
-        Self { progress, shutdown, tasks, member }
+        Self { progress: serving.progress, shutdown, tasks, member }
     }
 
     /// What keeps its leases ends without a word, as if the process had frozen or lost its way to the database; its work

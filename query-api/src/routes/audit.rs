@@ -82,10 +82,10 @@ pub(crate) async fn list_audit(
     let before = query.page_token();
     query.finish()?;
     let before = before.map(|token| place(token.key()).ok_or_else(bad_page_token)).transpose()?;
-    let seen = Seen::wait(tokens, api.log_id, &api.audit_progress, None).await?;
+    let (seen, version) = Seen::wait(tokens, api.log_id, &api.audit_serving, None).await?;
     let page = api
         .audit
-        .list(caller.tenant.as_str(), &filter, before, page_size)
+        .list(version, caller.tenant.as_str(), &filter, before, page_size)
         .await
         .map_err(|error| unreadable(&error))?;
     let next = page.more.then(|| page.entries.last()).flatten().map(|entry| place_token(entry.place));

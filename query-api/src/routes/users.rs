@@ -103,8 +103,8 @@ async fn one(
     Query::parse(query)?.finish()?;
     let tenant = caller.tenant.as_str();
     let partition = api.profiles.partition(tenant, &id);
-    let mut seen = Seen::wait(tokens, api.log_id, &api.profiles_progress, Some(partition)).await?;
-    let row = api.profiles.get(tenant, &id).await.map_err(|error| match error {
+    let (mut seen, version) = Seen::wait(tokens, api.log_id, &api.profiles_serving, Some(partition)).await?;
+    let row = api.profiles.get(version, tenant, &id).await.map_err(|error| match error {
         GetError::Overloaded => {
             Problem::new(code::OVERLOADED, "too many reads are waiting").with_retry_after_s(1)
         }
@@ -218,11 +218,11 @@ async fn page(
         }
         None => None,
     };
-    let mut seen = Seen::wait(tokens, api.log_id, &api.profiles_progress, None).await?;
+    let (mut seen, version) = Seen::wait(tokens, api.log_id, &api.profiles_serving, None).await?;
     let tenant = caller.tenant.as_str();
     let page = api
         .profiles
-        .list(tenant, filter, after.as_deref(), page_size as usize)
+        .list(version, tenant, filter, after.as_deref(), page_size as usize)
         .await
         .map_err(|error| unreadable(&error))?;
     let next = page.next_after.map(|after| PageToken::encode(after.as_bytes()));
@@ -285,9 +285,9 @@ pub(crate) async fn batch_get_users(
     }
     members.finish(&mut problems);
     problems.into_result()?;
-    let mut seen = Seen::wait(tokens, api.log_id, &api.profiles_progress, None).await?;
+    let (mut seen, version) = Seen::wait(tokens, api.log_id, &api.profiles_serving, None).await?;
     let tenant = caller.tenant.as_str();
-    let rows = api.profiles.get_many(tenant, &ids).await.map_err(|error| unreadable(&error))?;
+    let rows = api.profiles.get_many(version, tenant, &ids).await.map_err(|error| unreadable(&error))?;
     let found: std::collections::HashSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     let missing: Vec<&String> = ids.iter().filter(|id| !found.contains(id.as_str())).collect();
     let missing = serde_json::to_string(&missing).expect("text is JSON");

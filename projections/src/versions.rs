@@ -1,0 +1,154 @@
+//! Which version of a read model serves.
+//!
+//! Every version of a binary's own shape is fed, whether it serves or not, so that queries can go over to another one, and
+//! back, by one row: [`switch`]. The first version of a shape begins to serve by itself once it has caught up: [`promote`].
+
+use std::time::Duration;
+
+use sqlx::{Connection, PgConnection, Row};
+
+use crate::schema::{Schema, Version};
+
+/// Events of one partition by which a version may be behind the log to count as caught up: what a busy service appends in
+/// a moment. Readers with a token wait for theirs.
+const BEHIND_MAX: i64 = 200;
+
+/// Notes which versions have caught up, and lets the newest of those serve where none of its shape does.
+///
+/// # Errors
+/// Where the database refuses.
+pub async fn promote(connection: &mut PgConnection, projection: &str, shape: i32) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "WITH caught_up AS (
+             UPDATE projections.versions v SET caught_up_at = clock_timestamp()
+             WHERE v.projection = $1 AND v.shape = $2 AND v.caught_up_at IS NULL AND NOT EXISTS (
+                 SELECT FROM projections.checkpoints c JOIN log.partitions p USING (partition)
+                 WHERE c.projection = v.projection AND c.version = v.version AND c.position + $3 < p.position)
+             RETURNING v.version)
+         INSERT INTO projections.serving (projection, shape, version)
+         SELECT $1, $2, max(version) FROM caught_up HAVING count(*) > 0
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(projection)
+    .bind(shape)
+    .bind(BEHIND_MAX)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The versions of a read model that there are.
+pub struct Made {
+    /// Those of this binary's shape, in order.
+    ours: Vec<Version>,
+    /// Those of earlier shapes, which older binaries may read.
+    older: Vec<Version>,
+    pub serving: Option<Version>,
+    /// For how long it has served.
+    pub since: Option<Duration>,
+}
+
+impl Made {
+    /// A version that was made after the one that serves, and has not served.
+    pub fn unfinished(&self) -> Option<Version> {
+        self.ours.last().copied().filter(|&last| self.serving.is_none_or(|serving| serving < last))
+    }
+
+    pub fn before_serving(&self) -> Option<Version> {
+        let serving = self.serving?;
+        self.ours.iter().copied().rfind(|&version| version < serving)
+    }
+
+    pub fn not_serving(&self) -> Vec<Version> {
+        let others = self.older.iter().chain(&self.ours).copied();
+        others.filter(|&version| self.serving.is_some_and(|serving| serving != version)).collect()
+    }
+}
+
+/// What there is of a read model.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn made(connection: &mut PgConnection, schema: &Schema) -> Result<Made, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT v.version, v.shape = $2, s.version IS NOT NULL AND v.shape = $2,
+                extract(epoch FROM clock_timestamp() - s.since)::float8
+         FROM projections.versions v
+         LEFT JOIN projections.serving s
+             ON s.projection = v.projection AND s.shape = v.shape AND s.version = v.version
+         WHERE v.projection = $1 AND v.shape <= $2 ORDER BY v.version",
+    )
+    .bind(schema.name)
+    .bind(schema.shape)
+    .fetch_all(connection)
+    .await?;
+    let mut made = Made { ours: Vec::new(), older: Vec::new(), serving: None, since: None };
+    for row in rows {
+        let version = Version { projection: schema.name, number: row.try_get(0)? };
+        if row.try_get(1)? { &mut made.ours } else { &mut made.older }.push(version);
+        if row.try_get(2)? {
+            made.serving = Some(version);
+            made.since =
+                row.try_get::<Option<f64>, _>(3)?.map(|since| Duration::from_secs_f64(since.max(0.0)));
+        }
+    }
+    Ok(made)
+}
+
+/// Whether queries of a shape read a version now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Switched {
+    Yes,
+    /// It is behind the one that serves, in at least one partition: a reader would go back in time.
+    Behind,
+}
+
+/// Lets a version serve in the place of the one that does, unless it is behind that. The checkpoints of both are held for
+/// the moment that it takes, so that this is as true when it is done as when it was looked at.
+///
+/// # Errors
+/// Where the database refuses.
+pub async fn switch(
+    connection: &mut PgConnection,
+    version: Version,
+    shape: i32,
+) -> Result<Switched, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    // All at once and in one order, as batches lock them.
+    let rows = sqlx::query(
+        "SELECT c.partition, c.position, c.version = $3 AS ours FROM projections.checkpoints c
+         WHERE c.projection = $1 AND (c.version = $3 OR c.version =
+               (SELECT s.version FROM projections.serving s WHERE s.projection = $1 AND s.shape = $2))
+         ORDER BY c.version, c.partition FOR UPDATE OF c",
+    )
+    .bind(version.projection)
+    .bind(shape)
+    .bind(version.number)
+    .fetch_all(&mut *transaction)
+    .await?;
+    let mut behind = std::collections::BTreeMap::<i32, i64>::new();
+    for row in rows {
+        let (partition, position): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let ours: bool = row.try_get(2)?;
+        *behind.entry(partition).or_default() += if ours { -position } else { position };
+    }
+    if behind.values().any(|&behind| behind > 0) {
+        transaction.rollback().await?;
+        return Ok(Switched::Behind);
+    }
+    sqlx::query(
+        "WITH caught_up AS (
+             UPDATE projections.versions SET caught_up_at = coalesce(caught_up_at, clock_timestamp())
+             WHERE projection = $1 AND version = $3)
+         INSERT INTO projections.serving AS s (projection, shape, version) VALUES ($1, $2, $3)
+         ON CONFLICT (projection, shape) DO UPDATE SET version = excluded.version, since = clock_timestamp()
+         WHERE s.version <> excluded.version",
+    )
+    .bind(version.projection)
+    .bind(shape)
+    .bind(version.number)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(Switched::Yes)
+}

@@ -1,0 +1,294 @@
+//! `rollcall rebuild`: a read model is made anew from the log, beside the one that serves, and takes its place.
+//!
+//! Shape: a version beside the old (made, or found where an earlier run was broken off) -> filled by leases, together with
+//! whatever projectors run -> indexes -> checked against the log -> it serves. The old one stays, and is fed, until it is
+//! dropped.
+//!
+//! If the process dies, at whatever point, what serves is what served before or, past the switch, the new version; the
+//! next run goes on where this one was.
+
+use std::{io::IsTerminal, time::Duration};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rollcall_event_store::{
+    Log,
+    migrate::{self, Provisioned, attach},
+    session,
+};
+use rollcall_projections::{
+    audit::Audit,
+    drift,
+    leases::{Member, Units},
+    profiles::Profiles,
+    progress::Registry,
+    projector::{Projection, Projector},
+    schema::Version,
+    tables::Owner,
+    versions::{self, Made, Switched},
+};
+use sqlx::{Connection, PgConnection};
+use tokio::time::{Instant, sleep};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::{Flags, Settings},
+    master_key::KeyFile,
+};
+
+/// Streams that are folded anew and compared before a version serves.
+const SAMPLE: usize = 1_000;
+/// Events by which the new version may be behind when its indexes are made.
+const NEAR: u64 = 2_000;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LINE_EVERY: Duration = Duration::from_secs(5);
+/// How long the new version may take to catch up with the old in the end; commands keep coming.
+const SWITCH_WITHIN: Duration = Duration::from_secs(60);
+/// How long a query may still look at a version that served a moment ago.
+const READ_FOR: Duration = Duration::from_secs(3);
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// The read model.
+    pub name: ReadModel,
+    /// Take away the versions that do not serve, instead of making one.
+    #[arg(long, conflicts_with = "switch_back")]
+    drop_old: bool,
+    /// Let the version before the one that serves serve again, instead of making one.
+    #[arg(long)]
+    switch_back: bool,
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// What can be made anew from the log.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum ReadModel {
+    Profiles,
+    Audit,
+}
+
+/// What the owner asks for.
+#[derive(Clone, Copy)]
+pub enum Wish {
+    Rebuild,
+    DropOld,
+    SwitchBack,
+}
+
+impl Options {
+    pub fn wish(&self) -> Wish {
+        match (self.drop_old, self.switch_back) {
+            (true, _) => Wish::DropOld,
+            (_, true) => Wish::SwitchBack,
+            _ => Wish::Rebuild,
+        }
+    }
+}
+
+pub async fn run(settings: Settings, name: ReadModel, wish: Wish) -> anyhow::Result<()> {
+    match name {
+        ReadModel::Profiles => of::<Profiles>(&settings, wish).await,
+        ReadModel::Audit => of::<Audit>(&settings, wish).await,
+    }
+}
+
+async fn of<P: Projection>(settings: &Settings, wish: Wish) -> anyhow::Result<()> {
+    let url =
+        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+    let key = KeyFile::named(settings)?;
+    let provisioned = attach(url.expose(), &key).await?;
+    let owner = migrate::parse_url(url.expose())?;
+    // One rebuild at a time: whoever comes second waits here, and then finds the work done or goes on with it.
+    let mut owner =
+        Owner::connect(&owner, provisioned.service.get_username(), provisioned.partitions).await?;
+    let mut connection = PgConnection::connect_with(
+        &session(&provisioned.service, "rollcall-rebuild").options([("statement_timeout", "0")]),
+    )
+    .await?;
+    let made = versions::made(&mut connection, P::SCHEMA).await?;
+    match wish {
+        Wish::Rebuild => rebuild::<P>(&mut owner, &mut connection, &provisioned, &made).await?,
+        Wish::SwitchBack => switch_back::<P>(&mut connection, &made).await?,
+        Wish::DropOld => drop_old::<P>(&mut owner, &made).await?,
+    }
+    owner.close().await.context("the database")
+}
+
+async fn rebuild<P: Projection>(
+    owner: &mut Owner,
+    connection: &mut PgConnection,
+    provisioned: &Provisioned,
+    made: &Made,
+) -> anyhow::Result<()> {
+    let name = P::SCHEMA.name;
+    let version = match made.unfinished() {
+        Some(version) => {
+            println!("{}: going on where an earlier rebuild was broken off", version.qualifier());
+            version
+        }
+        None => Version {
+            projection: name,
+            number: owner.make(P::SCHEMA).await.context("no version can be made")?,
+        },
+    };
+    let log = Log::open(provisioned, rollcall_event_store::Options::default()).await?;
+    let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    let registry = Registry::new(log.partitions(), [(name, P::SCHEMA.shape)]);
+    let mut member = Member::new(&provisioned.service);
+    let (of_log, service) = (log.clone(), provisioned.service.clone());
+    let (of_tasks, of_shutdown) = (tasks.clone(), shutdown.clone());
+    member.project_only(version, P::SCHEMA.shape, Units::Partitions, move |version, share| {
+        let projector =
+            Projector::<P>::new(version, of_log.clone(), &service, &share, registry.progress(version));
+        of_tasks.spawn(projector.run(share, of_shutdown.clone()));
+    });
+    tasks.spawn(member.run(shutdown.clone()));
+    let outcome = async {
+        fill(&log, connection, version).await?;
+        println!("{}: making indexes", version.qualifier());
+        owner.make_indexes(P::SCHEMA, version.number).await.context("the indexes cannot be made")?;
+        check::<P>(&log, connection, version).await?;
+        switch::<P>(connection, version).await
+    };
+    let outcome = tokio::select! {
+        outcome = outcome => outcome,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped; run it again to go on")),
+        () = log.failed().cancelled() => Err(anyhow::anyhow!("a task failed; the log says why")),
+    };
+    shutdown.cancel();
+    tasks.close();
+    tasks.wait().await;
+    log.close().await;
+    outcome?;
+    if let Some(old) = made.serving {
+        println!(
+            "{} serves. {} is kept up beside it: \"rollcall rebuild {name} --switch-back\" lets it serve again, \
+             \"--drop-old\" takes it away.",
+            version.qualifier(),
+            old.qualifier()
+        );
+    } else {
+        println!("{} serves.", version.qualifier());
+    }
+    Ok(())
+}
+
+/// Returns when the version is near the log's end.
+async fn fill(log: &Log, connection: &mut PgConnection, version: Version) -> anyhow::Result<()> {
+    let bar = bar(version);
+    let (begun, mut said_at) = (Instant::now(), Instant::now());
+    let mut before = None;
+    loop {
+        let positions = rollcall_projections::checkpoint::read(connection, version).await?;
+        let total: u64 = (0..log.partitions()).map(|partition| log.heads().position(partition)).sum();
+        let done: u64 = positions.iter().sum();
+        let first = *before.get_or_insert(done);
+        bar.set_length(total);
+        bar.set_position(done);
+        let rate = (done - first) as f64 / begun.elapsed().as_secs_f64().max(0.001);
+        if bar.is_hidden() && said_at.elapsed() >= LINE_EVERY {
+            println!("{}: {done} of {total} events, {rate:.0} events/s", version.qualifier());
+            said_at = Instant::now();
+        }
+        if total.saturating_sub(done) <= NEAR {
+            bar.finish_and_clear();
+            println!("{}: {done} of {total} events, {rate:.0} events/s", version.qualifier());
+            return Ok(());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+fn bar(version: Version) -> ProgressBar {
+    let target = match std::io::stderr().is_terminal() {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let style = "{prefix} {wide_bar} {human_pos}/{human_len} events, {per_sec}, {eta} left";
+    let bar = ProgressBar::with_draw_target(None, target);
+    bar.set_style(ProgressStyle::with_template(style).expect("the template is right"));
+    bar.with_prefix(version.qualifier())
+}
+
+async fn check<P: Projection>(
+    log: &Log,
+    connection: &mut PgConnection,
+    version: Version,
+) -> anyhow::Result<()> {
+    let projection = P::of(log, version);
+    let counted = drift::count(&projection, connection, version).await?;
+    if let Some(wrong) = counted.iter().find(|counted| counted.rows != counted.expected) {
+        bail!(
+            "{} is not what the log says: partition {} has {} rows and should have {}; it does not serve. Drop it with \
+             --drop-old and look into the log of the projectors",
+            version.qualifier(),
+            wrong.partition,
+            wrong.rows,
+            wrong.expected
+        );
+    }
+    let sample = drift::sample(connection, version, SAMPLE).await?;
+    let found = drift::compare(log, &projection, connection, version, &sample).await?;
+    if let Some(drift) = found.first() {
+        bail!(
+            "{} is not what the log says: {} of {} streams that were folded anew differ, the first one {} in {}; it does \
+             not serve",
+            version.qualifier(),
+            found.len(),
+            sample.len(),
+            drift.stream.aggregate_id,
+            drift.fields.join(", ")
+        );
+    }
+    let rows: u64 = counted.iter().map(|counted| counted.rows).sum();
+    println!(
+        "{}: {rows} rows as counted in the log; {} streams folded anew are alike",
+        version.qualifier(),
+        sample.len()
+    );
+    Ok(())
+}
+
+async fn switch<P: Projection>(connection: &mut PgConnection, version: Version) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < SWITCH_WITHIN {
+        match versions::switch(connection, version, P::SCHEMA.shape).await? {
+            Switched::Yes => return Ok(()),
+            Switched::Behind => sleep(LOOK_EVERY / 5).await,
+        }
+    }
+    bail!(
+        "{} does not catch up with the version that serves: commands come faster than two versions can be fed. It goes \
+         on being fed; run this again when there is less to do",
+        version.qualifier()
+    )
+}
+
+async fn switch_back<P: Projection>(connection: &mut PgConnection, made: &Made) -> anyhow::Result<()> {
+    let name = P::SCHEMA.name;
+    let before =
+        made.before_serving().with_context(|| format!("{name} has no version before the one that serves"))?;
+    switch::<P>(connection, before).await?;
+    println!("{} serves again.", before.qualifier());
+    Ok(())
+}
+
+async fn drop_old<P: Projection>(owner: &mut Owner, made: &Made) -> anyhow::Result<()> {
+    let old = made.not_serving();
+    if old.is_empty() {
+        println!("{}: no version but the one that serves", P::SCHEMA.name);
+    }
+    if made.since.is_some_and(|since| since < READ_FOR) {
+        // A query process may not have heard of the switch yet.
+        sleep(READ_FOR).await;
+    }
+    for version in old {
+        owner
+            .drop_version(version)
+            .await
+            .with_context(|| format!("{} cannot be dropped", version.qualifier()))?;
+        println!("{} is gone.", version.qualifier());
+    }
+    Ok(())
+}
