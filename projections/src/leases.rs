@@ -141,8 +141,12 @@ impl Share {
         !held.epochs.is_empty() && Instant::now() < held.until
     }
 
-    /// Returns when what is held has changed. False where there is no more to come: the version is gone, or the member has
-    /// ended.
+    /// Whether there is no more to come: the version is gone, or the member has ended.
+    pub fn gone(&self) -> bool {
+        self.held.has_changed().is_err()
+    }
+
+    /// Returns when what is held has changed. False where there is no more to come.
     pub async fn changed(&mut self) -> bool {
         self.held.changed().await.is_ok()
     }

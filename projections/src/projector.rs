@@ -153,6 +153,8 @@ impl<P: Projection> Projector<P> {
         while !shutdown.is_cancelled() {
             match self.follow(&mut share, &shutdown, &mut pause).await {
                 Ok(()) => return,
+                // The version was dropped under our hands.
+                Err(_) if share.gone() => return,
                 Err(error) => {
                     self.batch_events = (self.batch_events / 2).max(1);
                     tracing::warn!(version = self.version.qualifier(), error = %chain(&error), "projecting failed; trying again");

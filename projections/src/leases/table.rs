@@ -53,9 +53,9 @@ impl Table {
                           WHERE ARRAY[w.projection || ' ' || w.shape, v.projection || '_' || v.version] && o.works
                             AND o.lately AND (o.connected OR o.just_now)
                           ORDER BY o.member)
-             FROM unnest($1::text[], $2::int4[], $5::int4[]) WITH ORDINALITY AS w(projection, shape, only, ordinal)
+             FROM unnest($1::text[], $2::int4[], $5::int4[]) WITH ORDINALITY AS w(projection, shape, sole, ordinal)
              JOIN projections.versions v
-                 ON v.projection = w.projection AND v.shape = w.shape AND v.version = coalesce(w.only, v.version)
+                 ON v.projection = w.projection AND v.shape = w.shape AND v.version = coalesce(w.sole, v.version)
              JOIN projections.leases l ON l.projection = v.projection AND l.version = v.version
              LEFT JOIN heard h ON h.member = l.holder
              ORDER BY w.ordinal, v.version, l.unit",
