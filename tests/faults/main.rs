@@ -19,4 +19,5 @@ mod rng;
 #[expect(dead_code, reason = "other test programs use the rest of it")]
 mod rollcall;
 mod stopping;
+mod taking_over;
 mod two_processes;

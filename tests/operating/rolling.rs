@@ -81,7 +81,7 @@ async fn replace(roles: &mut Vec<Rollcall>, new: Rollcall) {
 }
 
 /// Creates, reads what it created, changes it, reads that; panics at the first answer that is not as it must be.
-async fn work(client: usize, write: Client, read: Client, stop: Arc<AtomicBool>, done: Arc<AtomicUsize>) {
+pub async fn work(client: usize, write: Client, read: Client, stop: Arc<AtomicBool>, done: Arc<AtomicUsize>) {
     let mut round = 0;
     while !stop.load(Ordering::Relaxed) {
         round += 1;

@@ -1,0 +1,173 @@
+//! A read model is made anew from the log while the service goes on.
+
+use std::{
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+
+use crate::{
+    rollcall::{self, Client, eventually},
+    rolling::work,
+    site::Site,
+};
+
+/// Runs to its end: whether it went well, and what it said.
+async fn rebuild(site: &Site, arguments: &[&str]) -> (bool, String) {
+    let mut command = site.command(&[&["rebuild"], arguments].concat());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    (output.status.success(), said.concat())
+}
+
+async fn rebuilt(site: &Site, arguments: &[&str]) -> String {
+    let (well, said) = rebuild(site, arguments).await;
+    assert!(well, "{said}");
+    said
+}
+
+/// The version that a query-api reads, by what it says itself.
+async fn serves(api: &Client, projection: &str, version: u64) {
+    eventually("the version that serves", async || {
+        let health = api.get("/health/detailed").await.json();
+        (health["projections"][projection]["version"] == version).then_some(())
+    })
+    .await;
+}
+
+async fn number(site: &Site, sql: &str) -> i64 {
+    let mut connection = PgConnection::connect(site.owner_url()).await.unwrap();
+    sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_are_neither_refused_nor_stale_while_a_read_model_is_rebuilt_and_switched() {
+    let site = Site::migrated().await;
+    let commands = site.start(&["command-api"], &[]);
+    let queries = [site.start(&["query-api"], &[]), site.start(&["query-api"], &[])];
+    let _projectors = [site.start(&["projector"], &[]), site.start(&["projector"], &[])];
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> = (0..6)
+        .map(|client| {
+            let write = Client::new(&commands.ready.http, "acme");
+            let read = Client::new(&queries[client % 2].ready.http, "acme");
+            tokio::spawn(work(client, write, read, Arc::clone(&stop), Arc::clone(&done)))
+        })
+        .collect();
+    let api = Client::new(&queries[0].ready.http, "acme");
+    let said = rebuilt(&site, &["profiles"]).await;
+    assert!(said.contains("folded anew are alike") && said.contains("profiles_2 serves"), "{said}");
+    serves(&api, "profiles", 2).await;
+    rebuilt(&site, &["profiles", "--switch-back"]).await;
+    serves(&api, "profiles", 1).await;
+    let said = rebuilt(&site, &["profiles", "--drop-old"]).await;
+    assert!(said.contains("profiles_2 is gone"), "{said}");
+    rebuilt(&site, &["audit"]).await;
+    serves(&api, "audit", 2).await;
+    rebuilt(&site, &["audit", "--drop-old"]).await;
+    let before = done.load(Ordering::Relaxed);
+    eventually("more reads", async || (done.load(Ordering::Relaxed) > before + 100).then_some(())).await;
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+    let left = "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^(profiles|audit)_[0-9]+$'";
+    assert_eq!(number(&site, left).await, 2);
+    site.stop().await;
+}
+
+/// Users enough that filling takes a while.
+async fn fill(write: &Client, batches: usize) {
+    for batch in 0..batches {
+        let create = |user| {
+            let email = format!("user-{batch}-{user}@example.com");
+            json!({"type": "CreateUser", "data": {"email": email, "given_name": "Ada"}})
+        };
+        let commands: Vec<Value> = (0..1_000).map(create).collect();
+        write.post("/api/v1/commands", Value::Array(commands)).await.expect(200);
+    }
+}
+
+/// Starts a rebuild and kills it once it has applied something.
+async fn killed_in_the_middle(site: &Site, arguments: &[&str]) {
+    let mut command: Command = site.command(&[&["rebuild"], arguments].concat());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = rollcall::spawn(command);
+    eventually("some of it", async || {
+        let filled = "SELECT coalesce(sum(position), 0)::int8 FROM projections.checkpoints
+             WHERE projection = 'profiles' AND version = 2";
+        (number(site, filled).await > 0).then_some(())
+    })
+    .await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_that_was_killed_goes_on_where_it_was() {
+    let site = Site::migrated().await;
+    let commands = site.start(&["command-api"], &[]);
+    fill(&Client::new(&commands.ready.http, "acme"), 12).await;
+    killed_in_the_middle(&site, &["profiles"]).await;
+    let filled = number(
+        &site,
+        "SELECT sum(position)::int8 FROM projections.checkpoints WHERE projection = 'profiles' AND version = 2",
+    )
+    .await;
+    assert!(filled < 12_000, "it was killed too late to tell");
+    let said = rebuilt(&site, &["profiles"]).await;
+    assert!(said.contains("going on where") && said.contains("12000 rows"), "{said}");
+    assert_eq!(number(&site, "SELECT count(*) FROM profiles_2.users").await, 12_000);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_is_not_what_the_log_says_does_not_serve() {
+    let site = Site::migrated().await;
+    let commands = site.start(&["command-api"], &[]);
+    let queries = site.start(&["query-api"], &[]);
+    let _projector = site.start(&["projector"], &[]);
+    fill(&Client::new(&commands.ready.http, "acme"), 2).await;
+    // The version is there, and being filled by whatever runs, after this.
+    killed_in_the_middle(&site, &["profiles"]).await;
+    eventually("all of it", async || {
+        (number(&site, "SELECT count(*) FROM profiles_2.users").await == 2_000).then_some(())
+    })
+    .await;
+    let damages = [
+        (
+            "DELETE FROM profiles_2.users WHERE user_id = (SELECT min(user_id) FROM profiles_2.users)",
+            "rows and should have",
+        ),
+        ("UPDATE profiles_2.users SET status = 'deactivated'", "in status"),
+    ];
+    for (damage, said_of_it) in damages {
+        let mut owner = PgConnection::connect(site.owner_url()).await.unwrap();
+        let mut damaged = owner.begin().await.unwrap();
+        sqlx::query("CREATE TABLE profiles_2.kept AS TABLE profiles_2.users")
+            .execute(&mut *damaged)
+            .await
+            .unwrap();
+        sqlx::query(damage).execute(&mut *damaged).await.unwrap();
+        damaged.commit().await.unwrap();
+        let (well, said) = rebuild(&site, &["profiles"]).await;
+        assert!(!well && said.contains(said_of_it) && said.contains("does not serve"), "{said}");
+        sqlx::raw_sql(
+            "TRUNCATE profiles_2.users; INSERT INTO profiles_2.users TABLE profiles_2.kept; DROP TABLE profiles_2.kept",
+        )
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    serves(&Client::new(&queries.ready.http, "acme"), "profiles", 1).await;
+    rebuilt(&site, &["profiles"]).await;
+    serves(&Client::new(&queries.ready.http, "acme"), "profiles", 2).await;
+    site.stop().await;
+}
