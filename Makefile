@@ -27,7 +27,7 @@ lint: ## Check format and lints
 	cargo clippy --workspace --all-targets -- -D warnings
 
 bench: install ## Measure speed beside its baselines, and what operating costs
-	cargo bench --bench throughput --bench operating
+	cargo bench --bench throughput --bench operating --bench log
 
 clients: install ## Run every example of docs/clients.md
 	cargo build

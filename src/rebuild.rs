@@ -40,6 +40,8 @@ use crate::{
 const SAMPLE: usize = 1_000;
 /// Events by which the new version may be behind when its indexes are made.
 const NEAR: u64 = 2_000;
+/// Projectors that fill a version in this process at most.
+const WORKERS_MAX: usize = 8;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LINE_EVERY: Duration = Duration::from_secs(5);
 /// How long the new version may take to catch up with the old in the end; commands keep coming.
@@ -135,19 +137,24 @@ async fn rebuild<P: Projection>(
     let log = Log::open(provisioned, rollcall_event_store::Options::default()).await?;
     let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let registry = Registry::new(log.partitions(), [(name, P::SCHEMA.shape)]);
-    let mut member = Member::new(&provisioned.service);
-    let (of_log, service) = (log.clone(), provisioned.service.clone());
-    let (of_tasks, of_shutdown) = (tasks.clone(), shutdown.clone());
-    member.project_only(version, P::SCHEMA.shape, Units::Partitions, move |version, share| {
-        let projector =
-            Projector::<P>::new(version, of_log.clone(), &service, &share, registry.progress(version));
-        of_tasks.spawn(projector.run(share, of_shutdown.clone()));
-    });
-    tasks.spawn(member.run(shutdown.clone()));
+    // A projector reads, computes and writes by turns; several keep all cores and the server busy.
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS_MAX);
+    for _ in 0..workers {
+        let mut member = Member::new(&provisioned.service);
+        let (of_log, service, of_registry) = (log.clone(), provisioned.service.clone(), registry.clone());
+        let (of_tasks, of_shutdown) = (tasks.clone(), shutdown.clone());
+        member.project_only(version, P::SCHEMA.shape, Units::Partitions, move |version, share| {
+            let progress = of_registry.progress(version);
+            let projector = Projector::<P>::new(version, of_log.clone(), &service, &share, progress);
+            of_tasks.spawn(projector.run(share, of_shutdown.clone()));
+        });
+        tasks.spawn(member.run(shutdown.clone()));
+    }
     let outcome = async {
         fill(&log, connection, version).await?;
         println!("{}: making indexes", version.qualifier());
         owner.make_indexes(P::SCHEMA, version.number).await.context("the indexes cannot be made")?;
+        catch_up(&log, connection, version).await?;
         check::<P>(&log, connection, version).await?;
         switch::<P>(connection, version).await
     };
@@ -194,6 +201,19 @@ async fn fill(log: &Log, connection: &mut PgConnection, version: Version) -> any
         if total.saturating_sub(done) <= NEAR {
             bar.finish_and_clear();
             println!("{}: {done} of {total} events, {rate:.0} events/s", version.qualifier());
+            return Ok(());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Returns when the version has applied all that is in the log now: what is checked must be all there.
+async fn catch_up(log: &Log, connection: &mut PgConnection, version: Version) -> anyhow::Result<()> {
+    log.refresh_heads().await?;
+    let heads: Vec<u64> = (0..log.partitions()).map(|partition| log.heads().position(partition)).collect();
+    loop {
+        let positions = rollcall_projections::checkpoint::read(connection, version).await?;
+        if positions.iter().zip(&heads).all(|(position, head)| position >= head) {
             return Ok(());
         }
         sleep(LOOK_EVERY).await;

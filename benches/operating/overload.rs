@@ -30,7 +30,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 static NEXT: AtomicU64 = AtomicU64::new(1 << 40);
 
 /// Clients: more than limits.requests by default.
-const CALLERS: u64 = 6_000;
+const CALLERS: u64 = 8_000;
 
 pub async fn measure() {
     let variables = vec![("ROLLCALL_LOG".to_owned(), "error".to_owned())];

@@ -88,16 +88,21 @@ impl Lag {
 
 /// Creates users at a fixed rate; a sample of the callers reads each profile at once, with the token of its creation.
 pub async fn readable_after(base: &str, rate: f64, during: Duration) -> Lag {
+    readable_after_on(base, base, rate, during).await
+}
+
+/// The same where another process is read.
+pub async fn readable_after_on(base: &str, read_base: &str, rate: f64, during: Duration) -> Lag {
     const CALLERS: usize = 64;
     const READERS: usize = 4;
     let begun = Instant::now();
     let interval = Duration::from_secs_f64(CALLERS as f64 / rate);
     let done = Arc::new(AtomicU64::new(0));
     let callers = (0..CALLERS).map(|caller| {
-        let (base, done) = (base.to_owned(), Arc::clone(&done));
+        let (base, read_base, done) = (base.to_owned(), read_base.to_owned(), Arc::clone(&done));
         tokio::spawn(async move {
             let mut connection = Connection::open(&base).await;
-            let mut reading = Connection::open(&base).await;
+            let mut reading = Connection::open(&read_base).await;
             let mut waits = histogram();
             let mut due = begun + interval.mul_f64(caller as f64 / CALLERS as f64);
             while begun.elapsed() < during {

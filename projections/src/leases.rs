@@ -176,6 +176,7 @@ impl Member {
         begin: impl FnMut(Version, Share) + Send + Sync + 'static,
     ) {
         metrics::gauge!("rollcall_leases_held", "projection" => projection).set(0.0);
+        metrics::counter!("rollcall_lease_failures_total").increment(0);
         self.projects.push(Project { projection, shape, only: None, units, begin: Box::new(begin) });
     }
 
@@ -196,6 +197,7 @@ impl Member {
         let (mut works, mut failing) = (Vec::new(), false);
         while !shutdown.is_cancelled() {
             let Err(error) = self.take_part(&mut works, &shutdown, &mut failing).await else { return };
+            metrics::counter!("rollcall_lease_failures_total").increment(1);
             if !failing {
                 tracing::warn!(error = %chain(&error), "leases cannot be kept; trying again");
             }
@@ -277,6 +279,9 @@ impl Member {
             }
         }
         for Project { projection, shape, .. } in &self.projects {
+            let of_this = works.iter().filter(|work| work.version.projection == *projection);
+            let held: usize = of_this.map(|work| work.held.borrow().epochs.len()).sum();
+            metrics::gauge!("rollcall_leases_held", "projection" => *projection).set(held as f64);
             versions::promote(&mut table.0, projection, *shape).await?;
         }
         Ok(())

@@ -96,7 +96,7 @@ mod tests {
         assert!(
             shown
                 .lines()
-                .any(|line| line.starts_with("limits.requests = 4096") && line.ends_with("# default"))
+                .any(|line| line.starts_with("limits.requests = 6000") && line.ends_with("# default"))
         );
         toml_again(&shown);
     }

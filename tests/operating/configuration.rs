@@ -43,7 +43,7 @@ fn the_defaults_are_a_file_to_start_from() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), defaults).unwrap();
     let (good, shown, errors) = run(&["config", "--config", &file.path().display().to_string()], &[]);
-    assert!(good && shown.contains("limits.requests = 4096"), "{errors}");
+    assert!(good && shown.contains("limits.requests = 6000"), "{errors}");
 }
 
 #[test]

@@ -14,3 +14,4 @@ mod roles;
 mod rollcall;
 mod rolling;
 mod site;
+mod waiting;

@@ -67,7 +67,19 @@ fn projections() {
     );
     describe_gauge!(
         "rollcall_publisher_publishing",
-        "1 while this process's publisher reaches NATS, 0 while it does not"
+        "1 while this process publishes, 0 while it does not reach NATS or another process publishes"
+    );
+    describe_gauge!(
+        "rollcall_leases_held",
+        "Units of work that this process holds: partitions of each version of a projection"
+    );
+    describe_counter!(
+        "rollcall_lease_failures_total",
+        "Times that leases could not be looked at; without them this process projects nothing"
+    );
+    describe_gauge!(
+        "rollcall_projection_behind_events",
+        "Events that a version that does not serve has yet to apply"
     );
 }
 

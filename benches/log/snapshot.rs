@@ -1,0 +1,37 @@
+//! What a transaction that holds an old snapshot costs: heads and checkpoints are updated all the while, and nothing of
+//! theirs can be tidied up.
+
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, Executor, PgConnection};
+
+use crate::{CALLERS, load, median, number, rollcall::Rollcall, rollcall::Setup, seconds};
+
+pub async fn measure() {
+    let hold = Duration::from_secs(number("BENCH_HOLD_SECONDS", 300));
+    let variables = vec![("ROLLCALL_LOG".to_owned(), "warn".to_owned())];
+    let service = Rollcall::start(Setup { variables, ..Setup::default() });
+    let base = service.ready.http.clone();
+    load::creates(&base, CALLERS, seconds()).await;
+    let mut before = Vec::new();
+    for _ in 0..3 {
+        before.push(load::creates(&base, CALLERS, seconds()).await.rate());
+    }
+    let mut holder = PgConnection::connect(&service.ready.postgres).await.unwrap();
+    let mut held = holder.begin().await.unwrap();
+    held.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    held.execute("SELECT count(*) FROM log.partitions").await.unwrap();
+    let begun = Instant::now();
+    let mut during = Vec::new();
+    while begun.elapsed() < hold {
+        during.push(load::creates(&base, CALLERS, seconds()).await.rate());
+    }
+    held.rollback().await.unwrap();
+    let last = median(during.split_off(during.len().saturating_sub(3)));
+    let before = median(before);
+    println!(
+        "| CreateUser after a snapshot was held for {} s | {last:.0}/s | before: {before:.0}/s | {:.2} | ≥ 0.80 |",
+        hold.as_secs(),
+        last / before
+    );
+}
