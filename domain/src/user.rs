@@ -25,8 +25,8 @@ use serde::{Deserialize, Serialize};
 pub use change::Change;
 pub use command::{NewUser, UserCommand, Wish};
 pub use details::{
-    AssociationDetails, CreatedDetails, EmailChange, EmailVerification, PreferenceChanges, ProfileChanges,
-    ReasonOnly, TraitChanges,
+    AssociationDetails, ChannelChanges, CreatedDetails, EmailChange, EmailVerification, PreferenceChanges,
+    ProfileChanges, ReasonOnly, TraitChanges,
 };
 pub use event::{Field, UserEvent};
 pub use field_change::FieldChange;
