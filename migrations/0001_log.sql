@@ -72,6 +72,20 @@ CREATE TABLE log.commands (
 );
 CREATE INDEX commands_recorded_at ON log.commands USING brin (recorded_at) WITH (pages_per_range = 16);
 
+-- Snapshots: what a long stream's events came to, sealed under the subject's data key, one a stream. Discardable: one of
+-- another shape, one that cannot be opened and one whose event is not there are ignored. `sequence` is the last event in it.
+CREATE TABLE log.snapshots (
+    sequence       bigint           NOT NULL CHECK (sequence > 0),
+    recorded_at    timestamptz      NOT NULL,
+    partition      integer          NOT NULL,
+    shape          integer          NOT NULL,
+    tenant_id      text COLLATE "C" NOT NULL,
+    aggregate_type text COLLATE "C" NOT NULL,
+    aggregate_id   text COLLATE "C" NOT NULL,
+    sealed         bytea            NOT NULL,
+    PRIMARY KEY (partition, tenant_id, aggregate_type, aggregate_id)
+);
+
 -- Generations of the master key. The key itself is never stored; `proof` is an HMAC made with it, so that a start
 -- with another key is refused.
 CREATE TABLE vault.master_keys (

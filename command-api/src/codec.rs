@@ -45,4 +45,14 @@ impl Codec for UserCodec {
         };
         event.claims().into_iter().map(claim).collect()
     }
+
+    const SNAPSHOT_SHAPE: i32 = User::SNAPSHOT_SHAPE;
+
+    fn snapshot(user: &User) -> Vec<u8> {
+        user.snapshot()
+    }
+
+    fn of_snapshot(snapshot: &[u8]) -> Option<User> {
+        User::of_snapshot(snapshot)
+    }
 }

@@ -14,6 +14,7 @@ mod evolve;
 mod field_change;
 mod patch;
 mod refusal;
+mod snapshot;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,8 +26,8 @@ use serde::{Deserialize, Serialize};
 pub use change::Change;
 pub use command::{NewUser, UserCommand, Wish};
 pub use details::{
-    AssociationDetails, CreatedDetails, EmailChange, EmailVerification, PreferenceChanges, ProfileChanges,
-    ReasonOnly, TraitChanges,
+    AssociationDetails, ChannelChanges, CreatedDetails, EmailChange, EmailVerification, PreferenceChanges,
+    ProfileChanges, ReasonOnly, TraitChanges,
 };
 pub use event::{Field, UserEvent};
 pub use field_change::FieldChange;
@@ -48,7 +49,8 @@ pub const TERMS_MAX: usize = 1_000;
 
 /// A user as its events tell it. The default has never been created.
 ///
-/// Its serialised form holds personal values in the clear: who writes it down (a snapshot) encrypts it.
+/// Its serialised form holds personal values in the clear: who writes it down (a snapshot, a read model) encrypts it. A
+/// change of it is a change of [`User::SNAPSHOT_SHAPE`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct User {

@@ -14,7 +14,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use aws_lc_rs::hmac;
 use sqlx::{PgConnection, Row};
 
-pub use data_key::{DataKey, WrappedKey};
+pub use data_key::{DataKey, Point, WrappedKey};
 pub use master::{MASTER_KEY_BYTES, MasterKey};
 
 use crate::{Recorded, StreamId};

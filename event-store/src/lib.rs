@@ -1,4 +1,4 @@
-//! The log: append, load, tail and keys. It knows bytes and order, not users.
+//! The log: append, load, tail, snapshots and keys. It knows bytes and order, not users.
 //!
 //! Shape: `Append` -> writer (group commit, one statement) -> `log.events` -> `tail` -> projectors.
 //!
@@ -15,6 +15,7 @@ pub mod load;
 mod log;
 mod measure;
 pub mod migrate;
+pub mod snapshots;
 mod stream;
 pub mod streams;
 pub mod tail;

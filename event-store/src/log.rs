@@ -11,7 +11,7 @@ use crate::{
     keys::Keys,
     load,
     migrate::Provisioned,
-    session, spawn_vital,
+    session, snapshots, spawn_vital,
     tail::{self, Heads, Span, recent::Recent},
     turns::Turns,
 };
@@ -22,6 +22,7 @@ pub struct Options {
     pub append: append::Options,
     /// Connections that gather the loads of concurrent commands.
     pub load_connections: usize,
+    pub snapshots: snapshots::Options,
     /// Connections of each of the two pools: what the service itself asks, and listings.
     pub pool_connections_max: u32,
     /// Whether this process clears idempotency records away once their time is over: one that takes commands does.
@@ -33,6 +34,7 @@ impl Default for Options {
         Self {
             append: append::Options::default(),
             load_connections: 2,
+            snapshots: snapshots::Options::default(),
             pool_connections_max: 8,
             expires_records: true,
         }
@@ -61,6 +63,7 @@ struct Inner {
     readers: PgPool,
     appender: append::Handle,
     loader: load::Handle,
+    snapshots: snapshots::Handle,
     turns: Turns,
     tasks: TaskTracker,
     shutdown: CancellationToken,
@@ -116,9 +119,12 @@ impl Log {
             provisioned.keys.clone(),
             provisioned.partitions,
             options.load_connections,
+            &options.snapshots,
             &tasks,
             &shutdown,
         );
+        let snapshots =
+            snapshots::start(&service, provisioned.partitions, &options.snapshots, &tasks, &shutdown);
         Ok(Self(Arc::new(Inner {
             log_id: provisioned.log_id,
             partitions: provisioned.partitions,
@@ -129,6 +135,7 @@ impl Log {
             readers,
             appender,
             loader,
+            snapshots,
             turns: Turns::default(),
             tasks,
             shutdown,
@@ -240,6 +247,11 @@ impl Log {
     /// Loads streams; concurrent loads share a statement.
     pub fn loader(&self) -> &load::Handle {
         &self.0.loader
+    }
+
+    /// Keeps snapshots of long streams.
+    pub(crate) fn snapshots(&self) -> &snapshots::Handle {
+        &self.0.snapshots
     }
 
     /// Takes turns on streams within this process.

@@ -16,8 +16,9 @@ use crate::{
     claims::ClaimChange,
     commands::{Idempotency, Record},
     gather,
-    keys::{self, DataKey, Opened, SubjectKey},
-    load,
+    keys::{self, DataKey, Opened, Point, SubjectKey},
+    load::{self, Loaded, Request},
+    snapshots::{self, Outcome},
 };
 
 /// How the events of an aggregate become bytes and back.
@@ -32,6 +33,16 @@ pub trait Codec: Send + Sync + 'static {
 
     /// What the event takes and releases, as (change, scope, normalised value).
     fn claims(event: &Event<Self>) -> Vec<Claim>;
+
+    /// The shape of snapshots. It rises with every change of their form, and of what the same events fold to: a snapshot of
+    /// another shape is ignored.
+    const SNAPSHOT_SHAPE: i32;
+
+    /// The aggregate's bytes, before sealing.
+    fn snapshot(aggregate: &Self::Aggregate) -> Vec<u8>;
+
+    /// The aggregate of a snapshot; `None` where the bytes are none of this shape.
+    fn of_snapshot(snapshot: &[u8]) -> Option<Self::Aggregate>;
 }
 
 /// The events of a codec's aggregate.
@@ -161,20 +172,51 @@ impl<C: Codec> Streams<C> {
     /// Where the log cannot be read, or holds what this binary cannot read.
     pub async fn load(&self, aggregate_id: &str) -> Result<Context<C::Aggregate>, LoadError> {
         let stream = self.stream(aggregate_id);
-        let loaded = self.log.loader().get(stream.clone()).await?;
-        let (Some(last), Some(key)) = (loaded.events.last(), &loaded.key) else {
+        let request = Request::from_snapshot(stream.clone(), C::SNAPSHOT_SHAPE);
+        let mut loaded = self.log.loader().get(request).await?;
+        let restored = restore::<C>(&stream, &loaded);
+        // Whatever is wrong with a snapshot, the events are the truth.
+        let replaces = loaded.snapshot.is_some() && restored.is_none();
+        if replaces {
+            loaded = self.log.loader().get(Request::whole(stream.clone())).await?;
+        }
+        let (Some((version, seen)), Some(key)) = (loaded.end(), &loaded.key) else {
             return Ok(self.unknown(stream, Expected::Version(0), 0));
         };
-        let (version, seen) = (last.sequence, last.position);
-        let mut aggregate = C::Aggregate::default();
+        let mut aggregate = restored.unwrap_or_default();
         for event in &loaded.events {
             aggregate.apply(C::decode(event, key.open_event(event)?)?);
         }
         let key = match key {
-            SubjectKey::Alive(key) => Key::Known(key.clone()),
+            SubjectKey::Alive(key) => {
+                self.offer_snapshot(&stream, &loaded, &aggregate, key, replaces);
+                Key::Known(key.clone())
+            }
             SubjectKey::Erased => Key::Erased,
         };
         Ok(Context { aggregate, record: None, stream, expected: Expected::Version(version), key, seen })
+    }
+
+    /// Leaves a snapshot behind where many events had to be read; the caller does not wait for it.
+    fn offer_snapshot(
+        &self,
+        stream: &StreamId,
+        loaded: &Loaded,
+        aggregate: &C::Aggregate,
+        key: &DataKey,
+        replaces: bool,
+    ) {
+        let snapshots = self.log.snapshots();
+        let wanted = replaces || snapshots.wanted(loaded.events.len());
+        if let Some(last) = loaded.events.last().filter(|_| wanted) {
+            snapshots.offer(stream, || snapshots::New {
+                stream: stream.clone(),
+                point: Point { sequence: last.sequence, event_id: last.event_id, shape: C::SNAPSHOT_SHAPE },
+                key: key.clone(),
+                plain: C::snapshot(aggregate),
+                replaces,
+            });
+        }
     }
 
     /// Stores what the aggregate decided. Without events and record there is nothing to store.
@@ -245,6 +287,27 @@ impl<C: Codec> Streams<C> {
     }
 }
 
+/// The aggregate as its snapshot has it; `None` where there is no snapshot, or none that is of use.
+fn restore<C: Codec>(stream: &StreamId, loaded: &Loaded) -> Option<C::Aggregate> {
+    let snapshot = loaded.snapshot.as_ref()?;
+    // Of an erased subject nothing opens, which is as it should be.
+    let Some(SubjectKey::Alive(key)) = &loaded.key else { return None };
+    let opened = snapshot.open(stream, key);
+    let restored = opened.as_deref().ok().and_then(C::of_snapshot);
+    if restored.is_none() {
+        Outcome::Unusable.count();
+        let position = snapshot.position;
+        match opened {
+            Err(error) => tracing::warn!(event.position = position, %error, "a snapshot is passed over"),
+            Ok(_) => tracing::warn!(
+                event.position = position,
+                "a snapshot that is none of its shape is passed over"
+            ),
+        }
+    }
+    restored
+}
+
 /// The framework's contract, for whoever wants to run its machinery on the log. Metadata is stored as it is given;
 /// claims that are taken come as an unexpected error whose source is an [`append::Error`].
 impl<C: Codec> EventStore<C::Aggregate> for Streams<C> {
@@ -254,7 +317,8 @@ impl<C: Codec> EventStore<C::Aggregate> for Streams<C> {
         &self,
         aggregate_id: &str,
     ) -> Result<Vec<EventEnvelope<C::Aggregate>>, FrameworkError<C>> {
-        let loaded = self.log.loader().get(self.stream(aggregate_id)).await.map_err(unexpected)?;
+        let request = Request::whole(self.stream(aggregate_id));
+        let loaded = self.log.loader().get(request).await.map_err(unexpected)?;
         let Some(key) = &loaded.key else { return Ok(Vec::new()) };
         loaded
             .events

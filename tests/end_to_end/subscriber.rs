@@ -21,7 +21,7 @@ async fn connect() -> async_nats::Client {
 }
 
 /// The messages of one filter from the beginning of the stream.
-async fn messages(filter: String, count: usize) -> Vec<Message> {
+pub async fn messages(filter: String, count: usize) -> Vec<Message> {
     let stream = jetstream::new(connect().await).get_stream("ROLLCALL").await.unwrap();
     let config = pull::OrderedConfig { filter_subject: filter, ..pull::OrderedConfig::default() };
     let consumer = stream.create_consumer(config).await.unwrap();
@@ -34,7 +34,7 @@ fn headers(message: &Message) -> BTreeMap<String, String> {
     headers.iter().map(|(name, values)| (name.to_string(), values[0].to_string())).collect()
 }
 
-fn body(message: &Message) -> Value {
+pub fn body(message: &Message) -> Value {
     serde_json::from_slice(&message.payload).unwrap()
 }
 

@@ -120,6 +120,13 @@ async fn say_everything(client: &Client) -> String {
         let answer = client.call(method, &format!("{path}{place}"), &[], Some(&body)).await;
         assert_eq!(answer.status, status, "{method} {place} {body}: {answer:?}");
     }
+    // A history that is long enough for a snapshot.
+    let rename = |n| {
+        let data = json!({"given_name": format!("{WORD} {n}")});
+        json!({"type": "UpdateUser", "id": created.id(), "data": data})
+    };
+    let renames: Vec<_> = (0..120).map(rename).collect();
+    client.post("/api/v1/commands", json!(renames)).await.expect(200);
     assert_eq!(client.create(&new).await.expect(409).code(), "email-taken");
     let taken = json!({"email": format!("{WORD}.b@example.com"), "given_name": WORD,
         "external_ids": {"hr": format!("{WORD}-E0001")}});
@@ -199,6 +206,13 @@ async fn no_value_about_a_person_stands_anywhere_in_clear_text() {
     .await;
 
     let log = Log::open(&rollcall.ready.postgres).await;
+    eventually("a snapshot", async || {
+        client.patch(&path, json!({"given_name": WORD})).await;
+        let snapshots: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM log.snapshots").fetch_one(&log.pool).await.unwrap();
+        (snapshots > 0).then_some(())
+    })
+    .await;
     published::assert_all(&rollcall.ready.nats, &log.events().await).await;
     let metrics = client.get("/metrics").await.expect(200).text;
     fs::write(place.path().join("metrics.txt"), &metrics).unwrap();

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::UserEvent;
 use crate::Personal;
@@ -25,7 +26,7 @@ const VERSIONS: [Version; 11] = [
     first("ProfileChanged"),
     first("EmailChanged"),
     first("EmailVerified"),
-    first("PreferencesChanged"),
+    Version { event_type: "PreferencesChanged", text: "2", number: 2 },
     first("TraitsChanged"),
     first("AssociationAdded"),
     first("AssociationRemoved"),
@@ -34,8 +35,21 @@ const VERSIONS: [Version; 11] = [
     first("UserReactivated"),
 ];
 
-/// Empty as long as every event is in its first form.
-const UPCASTERS: [Step; 0] = [];
+/// From every form that was ever written to the one after it.
+const UPCASTERS: [Step; 1] =
+    [Step { event_type: "PreferencesChanged", from_version: 1, upcaster: preferences_by_channel }];
+
+/// Version 1 knew email alone and named the categories at once; version 2 says the channel first, as the user's state
+/// and the API do, so that another channel has a place.
+fn preferences_by_channel(body: Value, personal: Option<Value>) -> (Value, Option<Value>) {
+    let personal = personal.map(|mut members| {
+        if let Some(categories) = members.get_mut("preferences") {
+            *categories = json!({ "email": categories.take() });
+        }
+        members
+    });
+    (body, personal)
+}
 
 impl UserEvent {
     /// The types of all events of a user, as the log names them.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::change::differences;
 use super::details::{
-    AssociationDetails, CreatedDetails, EmailChange, EmailVerification, PreferenceChanges, ProfileChanges,
-    ReasonOnly, TraitChanges,
+    AssociationDetails, ChannelChanges, CreatedDetails, EmailChange, EmailVerification, PreferenceChanges,
+    ProfileChanges, ReasonOnly, TraitChanges,
 };
 use super::patch::merge;
 use super::{
@@ -140,11 +140,11 @@ impl User {
 
     fn change_preferences(&self, after: &BTreeMap<Category, bool>, reason: Option<&Reason>) -> Decision {
         within("email preference categories", self.preferences.email.len(), after.len(), CATEGORIES_MAX)?;
-        let preferences = differences(&self.preferences.email, after);
-        if preferences.is_empty() {
+        let email = differences(&self.preferences.email, after);
+        if email.is_empty() {
             return Ok(vec![]);
         }
-        let changes = PreferenceChanges { preferences, reason: reason.cloned() };
+        let changes = PreferenceChanges { preferences: ChannelChanges { email }, reason: reason.cloned() };
         Ok(vec![UserEvent::PreferencesChanged { personal: Personal::Value(changes) }])
     }
 

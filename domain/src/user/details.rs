@@ -159,10 +159,16 @@ pub struct EmailVerification {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreferenceChanges {
-    /// Email preferences by category.
-    pub preferences: BTreeMap<Category, Change<bool>>,
+    pub preferences: ChannelChanges,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+}
+
+/// Changed preferences by channel and category.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelChanges {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub email: BTreeMap<Category, Change<bool>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

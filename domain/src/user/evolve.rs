@@ -30,7 +30,7 @@ impl User {
             UserEvent::EmailVerified { personal: _ } => self.email_verified = true,
             UserEvent::PreferencesChanged { personal } => {
                 if let Some(changes) = personal.expose() {
-                    apply_all(&mut self.preferences.email, &changes.preferences);
+                    apply_all(&mut self.preferences.email, &changes.preferences.email);
                 }
             }
             UserEvent::TraitsChanged { personal } => {

@@ -99,7 +99,7 @@ impl UserEvent {
             Self::EmailVerified { personal: _ } => list.push(&["email_verified"], json(&false), json(&true)),
             Self::PreferencesChanged { personal } => match personal.expose() {
                 Some(changes) => {
-                    for (category, Change { from, to }) in &changes.preferences {
+                    for (category, Change { from, to }) in &changes.preferences.email {
                         let path = ["preferences", "email", category.as_str()];
                         list.push(&path, optional(from.as_ref()), optional(to.as_ref()));
                     }

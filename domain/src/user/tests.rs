@@ -8,5 +8,6 @@ mod laws;
 mod rules;
 mod samples;
 mod scenario;
+mod snapshots;
 mod statuses;
 mod stored;

@@ -19,6 +19,15 @@ const NONCE_BYTES: usize = 12;
 const HEADER_BYTES: usize = 1 + 4 + NONCE_BYTES;
 const TAG_BYTES: usize = 16;
 
+/// What a snapshot is bound to beside its stream: the last event in it, by sequence and by id, so that it never passes for
+/// that of another history, and the shape of its plain text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    pub sequence: u64,
+    pub event_id: Uuid,
+    pub shape: i32,
+}
+
 /// Seals and opens one subject's values with AES-256-GCM. Does not print.
 #[derive(Clone)]
 pub struct DataKey(Arc<LessSafeKey>);
@@ -68,6 +77,17 @@ impl DataKey {
         sealed: &[u8],
     ) -> Result<Vec<u8>, Error> {
         self.open(&event_context(event_id, stream, sequence), sealed, "an event's personal values")
+    }
+
+    /// Seals what a stream's events came to; see [`Point`].
+    pub fn seal_snapshot(&self, stream: &StreamId, point: Point, plain: &[u8]) -> Vec<u8> {
+        self.seal(&snapshot_context(stream, point), plain)
+    }
+
+    /// # Errors
+    /// [`Error::Unreadable`] where the bytes were changed or were made of other events or in another shape.
+    pub fn open_snapshot(&self, stream: &StreamId, point: Point, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+        self.open(&snapshot_context(stream, point), sealed, "a snapshot")
     }
 
     /// Seals what a read model holds about a subject; `place` names the read model.
@@ -129,6 +149,14 @@ fn event_context(event_id: Uuid, stream: &StreamId, sequence: u64) -> Vec<u8> {
     bytes
 }
 
+fn snapshot_context(stream: &StreamId, point: Point) -> Vec<u8> {
+    let mut bytes = context(b"snapshot", stream);
+    bytes.extend_from_slice(point.event_id.as_bytes());
+    bytes.extend_from_slice(&point.sequence.to_be_bytes());
+    bytes.extend_from_slice(&point.shape.to_be_bytes());
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +181,23 @@ mod tests {
             assert!(key.open_event(event_id, &subject(), 3, &changed).is_err(), "byte {position}");
         }
         assert!(key.open_event(event_id, &subject(), 3, &sealed[..10]).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_opens_only_for_the_events_and_the_shape_that_it_was_made_of() {
+        let (key, _) = DataKey::generate(&MasterKey::new(&[1; 32]), 1, &subject());
+        let point = Point { sequence: 3, event_id: Uuid::from_u128(7), shape: 2 };
+        let sealed = key.seal_snapshot(&subject(), point, b"ada");
+        assert_eq!(key.open_snapshot(&subject(), point, &sealed).unwrap(), b"ada");
+        for other in [
+            Point { sequence: 4, ..point },
+            Point { event_id: Uuid::from_u128(8), ..point },
+            Point { shape: 1, ..point },
+        ] {
+            assert!(key.open_snapshot(&subject(), other, &sealed).is_err(), "{other:?}");
+        }
+        assert!(key.open_snapshot(&StreamId::new("other", "user", "ada"), point, &sealed).is_err());
+        assert!(key.open_event(point.event_id, &subject(), point.sequence, &sealed).is_err());
     }
 
     #[test]

@@ -56,6 +56,7 @@ async fn the_service_may_do_what_it_needs_and_nothing_else() {
         "UPDATE log.meta SET partitions = 1",
         "UPDATE log.claims SET aggregate_id = 'eve'",
         "UPDATE log.commands SET status = 500",
+        "DELETE FROM log.snapshots",
         "UPDATE vault.master_keys SET proof = ''",
         "UPDATE vault.digest_keys SET wrapped = ''",
         "UPDATE vault.data_keys SET wrapped = ''",

@@ -6,7 +6,7 @@ use rollcall_event_store::{
     append::Expected,
     gather,
     keys::{self, Opened, SubjectKey},
-    load,
+    load::{self, Request},
 };
 
 use crate::support::{Test, event, stream, wish};
@@ -23,7 +23,7 @@ async fn subject(test: &Test, id: &str) {
 }
 
 async fn load(log: &Log, id: StreamId) -> Result<(Recorded, SubjectKey), gather::Error<load::Error>> {
-    let mut loaded = log.loader().get(id).await?;
+    let mut loaded = log.loader().get(Request::whole(id)).await?;
     Ok((loaded.events.remove(0), loaded.key.unwrap()))
 }
 

@@ -1,7 +1,10 @@
 //! Loading: whole streams in order, however long and however many at once.
 
 use futures_util::future::join_all;
-use rollcall_event_store::{append::Expected, load};
+use rollcall_event_store::{
+    append::Expected,
+    load::{self, Request},
+};
 
 use crate::support::{Test, stream, wish};
 
@@ -23,12 +26,13 @@ async fn fill(test: &Test, id: &str, events: u64) {
 #[tokio::test]
 async fn a_long_stream_loads_whole_and_in_order() {
     let test = Test::new().await;
-    // At, below and above what one statement reads.
-    let lengths = [1, 999, 1_000, 1_001, 2_000, 2_500];
+    // At, below and above what the first statement reads, and each further one.
+    let lengths = [1, 100, 101, 102, 1_000, 1_100, 1_101, 1_102, 2_101, 2_500];
     for length in lengths {
         fill(&test, &format!("user-{length}"), length).await;
     }
-    let loads = lengths.map(|length| test.log.loader().get(stream(&format!("user-{length}"))));
+    let loads =
+        lengths.map(|length| test.log.loader().get(Request::whole(stream(&format!("user-{length}")))));
     for (length, loaded) in lengths.into_iter().zip(join_all(loads).await) {
         let loaded = loaded.unwrap();
         let sequences: Vec<u64> = loaded.events.iter().map(|event| event.sequence).collect();
@@ -50,7 +54,7 @@ async fn many_streams_at_once_are_each_answered_with_their_own() {
     }
     // Some asked for twice, some that do not exist.
     let asked: Vec<usize> = (0..700).chain(0..50).chain(1_000..1_050).collect();
-    let loads = asked.iter().map(|n| test.log.loader().get(stream(&format!("user-{n}"))));
+    let loads = asked.iter().map(|n| test.log.loader().get(Request::whole(stream(&format!("user-{n}")))));
     for (n, loaded) in asked.iter().zip(join_all(loads).await) {
         let loaded = loaded.unwrap();
         let expected = if *n < 700 { n % 4 + 1 } else { 0 };

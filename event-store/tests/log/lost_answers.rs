@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use rollcall_event_store::{
     Log, Options,
     append::{Error, Expected},
+    load::Request,
     migrate::Provisioned,
 };
 
@@ -45,7 +46,7 @@ async fn caller(log: &Log, caller: usize) -> Tally {
             }
             Err(Error::Unknown | Error::Unreachable) => {
                 tally.unknown += 1;
-                let loaded = log.loader().get(stream(&id)).await.unwrap();
+                let loaded = log.loader().get(Request::whole(stream(&id))).await.unwrap();
                 let now = loaded.events.last().map_or(0, |event| event.sequence);
                 assert!(now == version || now == version + count, "all of it or nothing");
                 version = now;

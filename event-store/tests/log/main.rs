@@ -12,6 +12,7 @@ mod model;
 mod proxy;
 mod seeing;
 mod server;
+mod snapshots;
 mod support;
 mod tail;
 mod traps;

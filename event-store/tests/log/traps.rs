@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use rollcall_event_store::{
     Log,
     append::{Error, Expected},
+    load::Request,
 };
 use sqlx::{Connection, PgConnection, Row};
 use tokio::sync::Barrier;
@@ -244,6 +245,6 @@ async fn batches_of_every_kind(log: &Log) {
             .collect();
         next += size;
         join_all(wishes).await;
-        assert!(log.loader().get(stream("nobody")).await.unwrap().events.is_empty());
+        assert!(log.loader().get(Request::whole(stream("nobody"))).await.unwrap().events.is_empty());
     }
 }

@@ -36,6 +36,7 @@ fn commands() {
     );
     describe_histogram!("rollcall_gather_batch_keys", "Reads that one statement served");
     describe_histogram!("rollcall_gather_batch_seconds", "Time of one statement that reads for many");
+    describe_counter!("rollcall_snapshots_total", "Snapshots of long streams by what became of them");
     describe_counter!("rollcall_key_cache_hits_total", "Data keys found in the cache");
     describe_counter!("rollcall_key_cache_misses_total", "Data keys read from the vault");
     describe_gauge!("rollcall_key_cache_entries", "Data keys in the cache");

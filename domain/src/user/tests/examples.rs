@@ -144,9 +144,12 @@ pub(super) fn examples() -> Vec<(&'static str, UserEvent)> {
             },
         ),
         (
-            "PreferencesChanged.1",
+            "PreferencesChanged.2",
             UserEvent::PreferencesChanged {
-                personal: Personal::Value(PreferenceChanges { preferences: categories, reason: reason() }),
+                personal: Personal::Value(PreferenceChanges {
+                    preferences: ChannelChanges { email: categories },
+                    reason: reason(),
+                }),
             },
         ),
         (

@@ -66,7 +66,7 @@ fn a_change_says_from_what_to_what() {
         [r#"/traits/born null "1815-12-10""#, r#"/traits/department "R&D" 3.5"#, r#"/traits/vip true null"#,]
     );
     assert_eq!(
-        lines_of("PreferencesChanged.1"),
+        lines_of("PreferencesChanged.2"),
         [
             "/preferences/email/events true false",
             "/preferences/email/newsletter null true",

@@ -53,6 +53,30 @@ fn every_recorded_sample_is_restored_and_written_back_byte_for_byte() {
     }
 }
 
+/// Samples of the forms of yesterday, each with the one of today that says the same.
+#[test]
+fn an_older_form_reads_as_the_current_one() {
+    let old_forms = [("PreferencesChanged.1", "PreferencesChanged.2")];
+    for (old, current) in old_forms {
+        let sample = fs::read_to_string(folder().join(format!("{old}.jsonl"))).unwrap();
+        let expected = examples().into_iter().find(|(name, _)| *name == current).unwrap().1;
+        assert_eq!(restored(old, &sample), expected, "{old}");
+
+        let (event_type, version) = old.split_once('.').unwrap();
+        let payload = sample.lines().next().unwrap();
+        let erased = UserEvent::restore(event_type, version, payload, PersonalJson::Erased).unwrap();
+        assert_eq!((erased.changed(), erased.personal()), (expected.changed(), None), "{old}");
+    }
+    let listed: Vec<&str> = old_forms.iter().map(|(old, _)| *old).collect();
+    for entry in fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let event = restored(name, &fs::read_to_string(&path).unwrap());
+        let current = name.split('.').nth(1) == Some(event.event_version());
+        assert!(current || listed.contains(&name), "{name} has no current form beside it");
+    }
+}
+
 #[test]
 fn every_event_has_a_recorded_sample_of_its_current_version() {
     for event_type in UserEvent::types() {
