@@ -142,6 +142,8 @@ impl<P: Projection> Projector<P> {
     async fn follow(&mut self, shutdown: &CancellationToken, pause: &mut Duration) -> Result<(), Error> {
         let mut connection = bounded(PgConnection::connect_with(&self.options)).await?;
         let mut news = self.log.heads().news();
+        // A restore breaks every connection: what this process remembers of the log must still be true.
+        self.log.refresh_heads().await?;
         bounded(self.read_checkpoints(&mut connection)).await?;
         loop {
             news.borrow_and_update();
