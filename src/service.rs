@@ -132,9 +132,14 @@ impl Service {
         let of_profiles = background.progress(parts, Projects::Profiles, || Profiles::new(log.clone()));
         let of_audit = background.progress(parts, Projects::Audit, Audit::default);
         let mut publishing = None;
+        let compared = if parts.commands || parts.projects.contains(&Projects::Publisher) {
+            // Before commands are taken: NATS may know that the log was restored to an earlier point.
+            nats::compare(nats, &log).await?
+        } else {
+            None
+        };
         if parts.projects.contains(&Projects::Publisher) {
-            let (url, named) = nats.context("nats.url must be set: the publisher needs it")?;
-            let client = nats::connect(url, named).await?;
+            let client = compared.context("nats.url must be set: the publisher needs it")?;
             let publisher =
                 Publisher::new(log.clone(), &provisioned.service, client, publisher::Settings::default());
             publishing = Some(publisher.status());
@@ -173,9 +178,10 @@ impl Service {
         Ok(Self { guard, serving, server, drain, projecting, tasks, log })
     }
 
-    /// Cancelled when something without which nothing works has failed.
-    pub fn failed(&self) -> CancellationToken {
-        self.log.failed().clone()
+    /// Waits until something without which nothing works has failed; why.
+    pub fn ends(&self) -> impl Future<Output = String> + use<> {
+        let log = self.log.clone();
+        async move { log.ends().await }
     }
 
     /// Says for `notice` that it will be gone, ends open requests, and then everything else.

@@ -111,6 +111,12 @@ impl Health {
         })
     }
 
+    /// None where commands are taken.
+    fn log(&self) -> Option<Value> {
+        let halt = self.0.log.halt()?;
+        Some(json!({"status": "halted", "detail": format!("no commands are taken: {halt}")}))
+    }
+
     /// None where no keys are missing, or where none are needed.
     fn keys(&self) -> Option<Value> {
         let authenticator = self.0.authenticator.as_ref()?;
@@ -120,10 +126,15 @@ impl Health {
         (!missing.is_empty()).then(|| json!({"status": status, "detail": detail}))
     }
 
-    /// Ready is who can take commands and answer queries; NATS may be away, because nothing waits for it.
+    /// Ready is who can take commands and answer queries; NATS may be away, because nothing waits for it. Where the log was
+    /// restored, queries are answered all the same, and commands are told why they are not taken.
     fn checks(&self) -> (StatusCode, Value) {
-        let checks =
-            [("postgres", Some(self.0.postgres.check())), ("nats", self.nats()), ("keys", self.keys())];
+        let checks = [
+            ("postgres", Some(self.0.postgres.check())),
+            ("log", self.log()),
+            ("nats", self.nats()),
+            ("keys", self.keys()),
+        ];
         let checks: Map<String, Value> =
             checks.into_iter().filter_map(|(name, check)| Some((name.to_owned(), check?))).collect();
         let is = |name, status| checks.get(name).is_some_and(|check| check["status"] == status);
@@ -131,7 +142,7 @@ impl Health {
             (StatusCode::SERVICE_UNAVAILABLE, "stopping")
         } else if is("postgres", "down") || is("keys", "down") {
             (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
-        } else if is("nats", "down") || is("keys", "degraded") {
+        } else if is("log", "halted") || is("nats", "down") || is("keys", "degraded") {
             (StatusCode::OK, "degraded")
         } else {
             (StatusCode::OK, "ready")
