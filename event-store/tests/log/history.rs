@@ -66,18 +66,21 @@ fn hammer(log: &Log, name: &'static str) -> (Arc<AtomicBool>, tokio::task::JoinH
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_knew_more_of_a_log_than_there_is_appends_nothing_to_it() {
-    let test = Test::new().await;
+    let test = Test::with(Options { pool_connections_max: 1, ..Options::default() }).await;
     for partition in 0..16 {
         wish(stream_in(partition, "before"), Expected::Fresh, 4).append(&test.log).await.unwrap();
     }
     let (end, hammering) = hammer(&test.log, "while");
     sleep(Duration::from_millis(200)).await;
+    // The poll waits for its connection: the writer must find it by itself.
+    let held = test.log.pool().acquire().await.unwrap();
     test.execute(REWIND).await;
     let halt = halted(&test.log).await;
     assert!(matches!(&*halt, Halt::WentBack { found: 2, .. }), "{halt}");
     sleep(Duration::from_millis(300)).await;
     end.store(true, Ordering::Release);
     hammering.await.unwrap();
+    drop(held);
     assert_eq!(test.number("SELECT max(position) FROM log.events").await, 2, "nothing was appended");
     assert_eq!(test.log.heads().position(0), 0, "and nobody finds anything to read");
     let refused = wish(stream("after"), Expected::Fresh, 1).append(&test.log).await;
