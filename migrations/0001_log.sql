@@ -4,10 +4,13 @@
 CREATE SCHEMA IF NOT EXISTS log;
 CREATE SCHEMA IF NOT EXISTS vault;
 
--- What never changes about this log; checked at every start.
+-- What is known about this log; checked at every start.
 CREATE TABLE log.meta (
     only_row     boolean          PRIMARY KEY DEFAULT true CHECK (only_row),
+    -- Whose history this is: stands in tokens and messages, and is another one after an adoption.
     log_id       uuid             NOT NULL,
+    -- The id that the log was made with, which never changes: the digest root and the service's role are bound to it.
+    first_log_id uuid             NOT NULL,
     partitions   integer          NOT NULL CHECK (partitions BETWEEN 1 AND 1024),
     hash         text             NOT NULL,
     -- The newest migration that a binary must know to work here. A migration that older binaries can live with leaves
@@ -24,6 +27,23 @@ CREATE TABLE log.partitions (
     position    bigint      NOT NULL,
     recorded_at timestamptz NOT NULL
 ) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+
+-- Histories that this log had before a restored copy of it was adopted, and how far each is still this log's: by partition,
+-- the heads at the adoption. What subscribers were told beyond them never happened.
+CREATE TABLE log.histories (
+    log_id     uuid        PRIMARY KEY,
+    heads      bigint[]    NOT NULL,
+    adopted_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Why no commands are taken, where that is so. Any service may write it, when it finds that the log went back; only the
+-- owner takes it away, by adopting the log.
+CREATE TABLE log.halt (
+    only_row boolean          PRIMARY KEY DEFAULT true CHECK (only_row),
+    found_by text COLLATE "C" NOT NULL,
+    found_at timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    why      text             NOT NULL
+);
 
 -- Wide columns first for alignment. aggregate_type … metadata have the names and types of postgres-es.
 CREATE TABLE log.events (

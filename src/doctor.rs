@@ -4,10 +4,12 @@ use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use rollcall_edge::rate;
 use rollcall_event_store::{
+    history,
     keys::MasterKey,
     migrate::{self, Server, attach, inspect, session_for},
 };
 use rollcall_projections::tables;
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use crate::{
     config::{Auth, Config, Flags, Limits, Settings},
@@ -170,6 +172,7 @@ async fn database(report: &mut Report, settings: &Settings, url: &str) {
         Ok(provisioned) => {
             let partitions = provisioned.partitions;
             report.ok("log", format!("{} ({partitions} partitions)", provisioned.log_id));
+            history(report, &provisioned.service).await;
             match tables::check(&provisioned.service).await {
                 Ok(()) => report.ok("read models", "are there"),
                 Err(error) => report.fail("read models", error, "run: rollcall migrate"),
@@ -184,6 +187,22 @@ async fn database(report: &mut Report, settings: &Settings, url: &str) {
             "run rollcall migrate with the URL of a role that has CREATEROLE and CREATE on the database",
         ),
         Err(error) => report.fail("log", error, "as it says"),
+    }
+}
+
+async fn history(report: &mut Report, service: &PgConnectOptions) {
+    let asked = async {
+        let mut connection = PgConnection::connect_with(service).await?;
+        history::halt(&mut connection).await
+    };
+    match asked.await {
+        Ok(None) => report.ok("history", "commands are taken"),
+        Ok(Some(halt)) => report.fail(
+            "history",
+            format!("no commands are taken: {halt}"),
+            "find out what was lost, then run: rollcall adopt-restored",
+        ),
+        Err(error) => report.fail("history", error, "run: rollcall migrate"),
     }
 }
 

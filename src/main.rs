@@ -1,5 +1,6 @@
 //! `rollcall`: one binary, a subcommand for each role.
 
+mod adopt_restored;
 mod config;
 mod doctor;
 mod healthcheck;
@@ -45,6 +46,9 @@ enum Role {
     Up(up::Options),
     /// Prepare a database for this version, with its owner's rights; safe to repeat.
     Migrate(Flags),
+    /// Make a restored log the one history, with its owner's rights, so that commands are taken again: shows what was
+    /// found, and asks.
+    AdoptRestored(adopt_restored::Options),
     /// Serve commands.
     CommandApi(serve::Options),
     /// Serve queries.
@@ -82,6 +86,9 @@ fn main() -> ExitCode {
             run(&flags, |settings| up::run(settings, options.ready_file))
         }
         Role::Migrate(flags) => run(&flags, migrate::run),
+        Role::AdoptRestored(options) => {
+            run(&options.flags, |settings| adopt_restored::run(settings, options.yes))
+        }
         Role::CommandApi(options) => serve(serve::Role::CommandApi, options),
         Role::QueryApi(options) => serve(serve::Role::QueryApi, options),
         Role::Projector { names, options } => serve(serve::Role::Projector(names), options),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use rollcall_event_store::Log;
 use rollcall_projections::publisher;
 use tokio::time::timeout;
 
@@ -36,6 +37,32 @@ pub async fn connect(url: &str, named: bool) -> anyhow::Result<Client> {
         }
     }
     Ok(client)
+}
+
+/// Connects, if there is a server to connect to, and looks whether it holds what the log does not have; the log is halted
+/// then. A server that cannot be reached yet is compared when it is published to.
+pub async fn compare(server: Option<(&str, bool)>, log: &Log) -> anyhow::Result<Option<Client>> {
+    let Some((url, named)) = server else { return Ok(None) };
+    let client = connect(url, named).await?;
+    match timeout(CHECK_WITHIN, publisher::compare(&client, log)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "what NATS holds does not fit the log"),
+        Err(_) => tracing::debug!("NATS could not be compared with the log yet"),
+    }
+    Ok(Some(client))
+}
+
+/// What a server holds of a log's events: the newest of each partition.
+///
+/// # Errors
+/// Where it cannot be asked, with the reason.
+pub async fn held(url: &str, partitions: u16) -> anyhow::Result<Vec<publisher::Newest>> {
+    let (options, servers) = options(url)?;
+    let asked = async {
+        let client = options.connect(servers).await.context("NATS cannot be reached")?;
+        publisher::held(&client, partitions).await.map_err(anyhow::Error::from)
+    };
+    timeout(CHECK_WITHIN, asked).await.context("NATS does not answer")?
 }
 
 /// Whether the server can be reached and has JetStream.

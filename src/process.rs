@@ -6,7 +6,6 @@ use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
 };
-use tokio_util::sync::CancellationToken;
 
 /// Lets the process have as many open files as it may: each connection is one, and shells grant few at first.
 pub fn raise_open_files() {
@@ -45,11 +44,11 @@ impl Signals {
     }
 }
 
-/// Starts, works until a signal or until `failed` of what was started is cancelled, and stops. A signal during the start
+/// Starts, works until a signal or until what was started says why it must end, and stops. A signal during the start
 /// ends it; a second one during the stop ends that.
-pub async fn run<S, Stop: Future<Output = ()>>(
+pub async fn run<S, Ends: Future<Output = String>, Stop: Future<Output = ()>>(
     start: impl Future<Output = anyhow::Result<S>>,
-    failed: impl FnOnce(&S) -> CancellationToken,
+    ends: impl FnOnce(&S) -> Ends,
     stop: impl FnOnce(S) -> Stop,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
@@ -57,15 +56,15 @@ pub async fn run<S, Stop: Future<Output = ()>>(
         started = start => started?,
         () = signals.received() => return Ok(()),
     };
-    let failed = failed(&started);
-    let asked = tokio::select! {
-        () = signals.received() => true,
-        () = failed.cancelled() => false,
+    let ends = ends(&started);
+    let why = tokio::select! {
+        () = signals.received() => None,
+        why = ends => Some(why),
     };
     tracing::info!("stopping");
     tokio::select! {
         () = stop(started) => {}
         () = signals.received() => bail!("stopped at once, because it was asked twice"),
     }
-    if asked { Ok(()) } else { bail!("a vital task failed; see the log above") }
+    why.map_or(Ok(()), |why| bail!(why))
 }

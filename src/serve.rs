@@ -68,7 +68,7 @@ pub async fn run(role: Role, settings: Settings, ready_file: Option<PathBuf>) ->
     let notice = settings.shutdown.notice;
     process::run(
         start(&role, &settings, ready_file),
-        |(service, _)| service.failed(),
+        |(service, _)| service.ends(),
         |(service, ready)| async move {
             drop(ready);
             service.stop(notice).await;

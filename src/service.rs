@@ -149,13 +149,19 @@ impl Service {
             member: Member::new(&provisioned.service),
         };
         let mut publishing = None;
+        let mut compared = if parts.commands || parts.projects.contains(&Projects::Publisher) {
+            // Before commands are taken: NATS may know that the log was restored to an earlier point.
+            nats::compare(nats, &log).await?
+        } else {
+            None
+        };
         for project in &parts.projects {
             match project {
                 Projects::Profiles => background.project::<Profiles>(),
                 Projects::Audit => background.project::<Audit>(),
                 Projects::Publisher => {
-                    let (url, named) = nats.context("nats.url must be set: the publisher needs it")?;
-                    publishing = Some(background.publish(nats::connect(url, named).await?));
+                    let client = compared.take().context("nats.url must be set: the publisher needs it")?;
+                    publishing = Some(background.publish(client));
                 }
             }
         }
@@ -194,9 +200,10 @@ impl Service {
         Ok(Self { guard, serving, server, drain, projecting, tasks, log })
     }
 
-    /// Cancelled when something without which nothing works has failed.
-    pub fn failed(&self) -> CancellationToken {
-        self.log.failed().clone()
+    /// Waits until something without which nothing works has failed; why.
+    pub fn ends(&self) -> impl Future<Output = String> + use<> {
+        let log = self.log.clone();
+        async move { log.ends().await }
     }
 
     /// Says for `notice` that it will be gone, ends open requests, and then everything else.

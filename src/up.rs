@@ -48,7 +48,7 @@ pub async fn run(settings: Settings, ready_file: Option<PathBuf>) -> anyhow::Res
     let notice = if shutdown.notice_is_default { Duration::ZERO } else { shutdown.notice };
     process::run(
         start(&settings, ready_file),
-        |up| up.service.failed(),
+        |up| up.service.ends(),
         |Up { ready, service, nats, postgres }| async move {
             drop(ready);
             service.stop(notice).await;

@@ -126,6 +126,9 @@ impl Executor {
         target: Target,
         command: UserCommand,
     ) -> Result<Done, Failure> {
+        if self.log.halt().is_some() {
+            return Err(refusal::restored().into());
+        }
         let streams = Streams::<UserCodec>::new(self.log.clone(), call.principal.tenant.shared());
         let id = target.id().to_string();
         let status = if matches!(command.wish, Wish::CreateUser(_)) { 201 } else { 200 };

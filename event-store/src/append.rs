@@ -125,6 +125,9 @@ pub enum Error {
     /// Nothing was stored.
     #[error("PostgreSQL cannot be reached")]
     Unreachable,
+    /// Nothing was stored; see [`Log::halt`](crate::Log::halt).
+    #[error("the log was restored to an earlier point and takes no commands")]
+    Restored,
     /// It may or may not have been stored; asking again with the same idempotency key tells.
     #[error("the connection to PostgreSQL was lost before it answered")]
     Unknown,
@@ -144,6 +147,7 @@ struct Pending {
 #[derive(Clone)]
 pub struct Handle {
     queues: Arc<[mpsc::Sender<Pending>]>,
+    heads: Heads,
     partitions: Partition,
 }
 
@@ -154,6 +158,10 @@ impl Handle {
     /// # Errors
     /// See [`Error`]; [`Error::Overloaded`] comes at once where the queue is full.
     pub async fn append(&self, append: Append) -> Result<Appended, Error> {
+        if self.heads.halt().is_some() {
+            outcome::count(&Error::Restored);
+            return Err(Error::Restored);
+        }
         let partition = append.stream.partition(self.partitions);
         let (reply, answer) = oneshot::channel();
         let queue = &self.queues[usize::from(partition) % self.queues.len()];
@@ -204,5 +212,5 @@ pub(crate) fn start(
         spawn_vital(tasks, failed, "append", writer.run(pending, shutdown.clone()));
         queue
     });
-    Handle { queues: queues.collect(), partitions }
+    Handle { queues: queues.collect(), heads: stored.heads.clone(), partitions }
 }

@@ -5,11 +5,13 @@
 //! What a caller can rely on: an append is stored whole or not at all; positions in a partition are 1, 2, 3 … in
 //! commit order; what was acknowledged is on disk; nothing is ever changed or taken away.
 
+pub mod adopt;
 pub mod append;
 pub mod claims;
 pub mod commands;
 mod connection;
 pub mod gather;
+pub mod history;
 pub mod keys;
 pub mod load;
 mod log;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     Borrowed, Partition, Recorded, append, bounded, claims, commands,
+    history::{self, Halt},
     keys::Keys,
     load,
     migrate::Provisioned,
@@ -93,10 +94,16 @@ impl Log {
         let shutdown = CancellationToken::new();
         let failed = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let heads = Heads::new(provisioned.partitions);
+        history::register();
+        let heads = Heads::new(provisioned.log_id, provisioned.partitions);
         let recent = Arc::new(Recent::new(provisioned.partitions));
         tail::refresh(&pool, &heads).await?;
-        spawn_vital(&tasks, &failed, "poll", tail::poll(pool.clone(), heads.clone(), shutdown.clone()));
+        spawn_vital(
+            &tasks,
+            &failed,
+            "poll",
+            tail::poll(pool.clone(), heads.clone(), failed.clone(), shutdown.clone()),
+        );
         if options.expires_records {
             tasks.spawn(commands::expire(pool.clone(), shutdown.clone()));
         }
@@ -152,10 +159,19 @@ impl Log {
         self.0.readers.close().await;
     }
 
-    /// Cancelled when a task without which nothing works has panicked: the process must end, loudly, and be started
-    /// again.
+    /// Cancelled when a task without which nothing works has panicked, or the log is another one: the process must end,
+    /// loudly, and be started again.
     pub fn failed(&self) -> &CancellationToken {
         &self.0.failed
+    }
+
+    /// Waits until the process must end; why.
+    pub async fn ends(&self) -> String {
+        self.0.failed.cancelled().await;
+        match self.halt().as_deref() {
+            Some(halt @ Halt::Foreign { .. }) => format!("{halt}: start this process again"),
+            _ => "a vital task failed; see the log above".to_owned(),
+        }
     }
 
     pub fn log_id(&self) -> Uuid {
@@ -178,9 +194,13 @@ impl Log {
     /// Asks the database for the heads, for who must know and not merely have heard.
     ///
     /// # Errors
-    /// Where the database cannot be read.
+    /// Where the database cannot be read, or the log was restored under this process.
     pub async fn refresh_heads(&self) -> Result<(), sqlx::Error> {
-        tail::refresh(&self.0.pool, &self.0.heads).await.map(drop)
+        tail::refresh(&self.0.pool, &self.0.heads).await?;
+        match self.halt().filter(|halt| halt.voids_memory()) {
+            Some(halt) => Err(sqlx::Error::Protocol(halt.to_string())),
+            None => Ok(()),
+        }
     }
 
     /// The events of spans below the heads, by partition and position: those that this process appended a moment ago
@@ -218,7 +238,7 @@ impl Log {
         let expected: u64 = spans.iter().map(Span::events).sum();
         match spans.first() {
             Some(span) if events.len() as u64 != expected => {
-                Err(tail::Error::Hole { partition: span.partition, expected_after: span.after, found: None })
+                Err(tail::Error::hole(span.partition, span.after, None))
             }
             _ => Ok(events),
         }

@@ -128,6 +128,10 @@ pub enum Error {
          \"rollcall migrate\" names"
     )]
     MayNotRead { user: String },
+    #[error(
+        "{user} does not own the log: connect as the owner, with the URL that \"rollcall migrate\" is given"
+    )]
+    NotOwner { user: String },
     #[error("the database's tables could not be migrated")]
     Migrate(#[source] MigrateError),
     #[error("the log was made with hash {found}; this binary knows {HASH}")]
@@ -179,17 +183,18 @@ pub async fn migrate(
     })?;
     connection.execute("RESET search_path").await?;
 
-    let Meta { log_id, partitions, service_role } = settle_meta(&mut connection, options.partitions).await?;
+    let Meta { log_id, first_log_id, partitions, service_role } =
+        settle_meta(&mut connection, options.partitions).await?;
     let master = settle_master_key(&mut connection, source).await?;
     let service_role = options.service_role.unwrap_or(service_role);
-    role::settle(&mut connection, &service_role, log_id, &master).await?;
+    role::settle(&mut connection, &service_role, first_log_id, &master).await?;
     // Only now: a role that was refused must not be the one that services look for.
     sqlx::query("UPDATE log.meta SET service_role = $1 WHERE service_role <> $1")
         .bind(&service_role)
         .execute(&mut connection)
         .await?;
     let service = role::session(&owner, &service_role, &master);
-    let keys = settle_digest_root(&mut connection, master, log_id).await?;
+    let keys = settle_digest_root(&mut connection, master, first_log_id).await?;
     sqlx::query("SELECT pg_advisory_unlock($1)").bind(TURN).execute(&mut connection).await?;
     connection.close().await?;
     Ok(Provisioned { log_id, partitions, service, keys })
@@ -234,6 +239,31 @@ async fn connect(named: &PgConnectOptions) -> Result<PgConnection, Error> {
     })
 }
 
+/// A connection with the owner's rights to a log that is there.
+pub(crate) async fn connect_as_owner(owner: &str, name: &str) -> Result<PgConnection, Error> {
+    let owner = parse_url(owner)?.application_name(name).disable_statement_logging();
+    let not_owner = || Error::NotOwner { user: owner.get_username().to_owned() };
+    if role::is_ours(owner.get_username()) {
+        return Err(not_owner());
+    }
+    let mut connection = connect(&owner).await?;
+    check_server(&mut connection).await?;
+    let owns: Option<bool> = sqlx::query_scalar(
+        "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('log.meta')",
+    )
+    .fetch_optional(&mut connection)
+    .await?;
+    if !owns.ok_or(Error::NotMigrated)? {
+        return Err(not_owner());
+    }
+    let migrated = attach::newest_applied(&mut connection).await?;
+    if migrated.is_none_or(|newest| newest < newest_migration()) {
+        return Err(Error::NotMigrated);
+    }
+    read_meta(&mut connection).await?;
+    Ok(connection)
+}
+
 async fn check_server(connection: &mut PgConnection) -> Result<(), Error> {
     let row =
         sqlx::query("SELECT current_setting('server_version_num')::int, current_setting('server_version')")
@@ -249,7 +279,8 @@ async fn settle_meta(connection: &mut PgConnection, partitions: Partition) -> Re
     let log_id = Uuid::now_v7();
     sqlx::query(
         "WITH made AS (
-             INSERT INTO log.meta (log_id, partitions, hash, service_role) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
+             INSERT INTO log.meta (log_id, first_log_id, partitions, hash, service_role) VALUES ($1, $1, $2, $3, $4)
+             ON CONFLICT DO NOTHING
              RETURNING partitions)
          INSERT INTO log.partitions (partition, position, recorded_at)
          SELECT p, 0, '-infinity' FROM made, generate_series(0, made.partitions - 1) AS p",
@@ -263,19 +294,21 @@ async fn settle_meta(connection: &mut PgConnection, partitions: Partition) -> Re
     read_meta(connection).await
 }
 
-/// What is fixed about a log.
+/// What is known about a log.
 struct Meta {
     log_id: Uuid,
+    first_log_id: Uuid,
     partitions: Partition,
     service_role: String,
 }
 
 async fn read_meta(connection: &mut PgConnection) -> Result<Meta, Error> {
-    let row = sqlx::query("SELECT log_id, partitions, hash, requires, service_role FROM log.meta")
-        .fetch_optional(connection)
-        .await?
-        // A migration that broke off before it came to this.
-        .ok_or(Error::NotMigrated)?;
+    let row =
+        sqlx::query("SELECT log_id, partitions, hash, requires, service_role, first_log_id FROM log.meta")
+            .fetch_optional(connection)
+            .await?
+            // A migration that broke off before it came to this.
+            .ok_or(Error::NotMigrated)?;
     let (hash, requires): (String, i64) = (row.try_get(2)?, row.try_get(3)?);
     if requires > newest_migration() {
         return Err(Error::SchemaNewer(requires));
@@ -284,7 +317,12 @@ async fn read_meta(connection: &mut PgConnection) -> Result<Meta, Error> {
         return Err(Error::Hash { found: hash });
     }
     let partitions = Partition::try_from(row.try_get::<i32, _>(1)?).expect("the table checks the number");
-    Ok(Meta { log_id: row.try_get(0)?, partitions, service_role: row.try_get(4)? })
+    Ok(Meta {
+        log_id: row.try_get(0)?,
+        first_log_id: row.try_get(5)?,
+        partitions,
+        service_role: row.try_get(4)?,
+    })
 }
 
 /// The newest migration that this binary knows.
@@ -338,9 +376,9 @@ fn check_master_key(
 async fn settle_digest_root(
     connection: &mut PgConnection,
     master: MasterKey,
-    log_id: Uuid,
+    first_log_id: Uuid,
 ) -> Result<Keys, Error> {
-    let context = digest_context(log_id);
+    let context = digest_context(first_log_id);
     let mut root = [0; DIGEST_ROOT_BYTES];
     rand::Rng::fill_bytes(&mut rand::rng(), &mut root);
     sqlx::query(
@@ -351,21 +389,25 @@ async fn settle_digest_root(
     .bind(master.wrap(&context, &root))
     .execute(&mut *connection)
     .await?;
-    read_keys(connection, master, log_id).await
+    read_keys(connection, master, first_log_id).await
 }
 
-fn digest_context(log_id: Uuid) -> Vec<u8> {
-    [b"digest root ".as_slice(), log_id.as_bytes()].concat()
+fn digest_context(first_log_id: Uuid) -> Vec<u8> {
+    [b"digest root ".as_slice(), first_log_id.as_bytes()].concat()
 }
 
-async fn read_keys(connection: &mut PgConnection, master: MasterKey, log_id: Uuid) -> Result<Keys, Error> {
+async fn read_keys(
+    connection: &mut PgConnection,
+    master: MasterKey,
+    first_log_id: Uuid,
+) -> Result<Keys, Error> {
     let wrapped: Vec<u8> = sqlx::query_scalar("SELECT wrapped FROM vault.digest_keys WHERE generation = $1")
         .bind(GENERATION)
         .fetch_optional(connection)
         .await?
         .ok_or(Error::NotMigrated)?;
     let root = master
-        .unwrap(&digest_context(log_id), &wrapped)
+        .unwrap(&digest_context(first_log_id), &wrapped)
         .expect("the master key was proved right a moment ago");
     Ok(Keys::new(master, GENERATION, &root, GENERATION))
 }

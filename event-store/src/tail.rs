@@ -9,7 +9,7 @@ pub(crate) mod recent;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +20,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Borrowed, Partition, Position, Recorded, StreamId, bounded};
+use crate::{
+    Borrowed, Partition, Position, Recorded, StreamId, bounded,
+    history::{self, Halt},
+};
 
 const POLL_BUSY: Duration = Duration::from_millis(25);
 const POLL_IDLE: Duration = Duration::from_millis(250);
@@ -32,20 +35,70 @@ const POLLS_UNTIL_IDLE: u32 = 80;
 pub struct Heads(Arc<Inner>);
 
 struct Inner {
+    log_id: Uuid,
     positions: Box<[AtomicU64]>,
+    /// Why no commands are taken.
+    halt: watch::Sender<Option<Arc<Halt>>>,
+    /// The log is another one than this process knew: nothing that it remembers may be read or written any more.
+    void: AtomicBool,
     /// Wakes readers; says nothing else.
     news: watch::Sender<()>,
 }
 
 impl Heads {
-    pub(crate) fn new(partitions: Partition) -> Self {
+    pub(crate) fn new(log_id: Uuid, partitions: Partition) -> Self {
         let positions = (0..partitions).map(|_| AtomicU64::new(0)).collect();
-        Self(Arc::new(Inner { positions, news: watch::Sender::new(()) }))
+        let (halt, void) = (watch::Sender::new(None), AtomicBool::new(false));
+        Self(Arc::new(Inner { log_id, positions, halt, void, news: watch::Sender::new(()) }))
     }
 
-    /// The partition's head as last heard of; the log may be ahead of it, never behind.
+    /// The partition's head as last heard of; the log may be ahead of it, never behind. 0 once the log was restored
+    /// under this process: nobody finds anything to read any more.
     pub fn position(&self, partition: Partition) -> Position {
+        if self.0.void.load(Ordering::Acquire) {
+            return 0;
+        }
         self.0.positions[usize::from(partition)].load(Ordering::Acquire)
+    }
+
+    pub(crate) fn log_id(&self) -> Uuid {
+        self.0.log_id
+    }
+
+    /// What the log is known to have reached, by partition.
+    pub(crate) fn known(&self) -> Vec<Position> {
+        self.0.positions.iter().map(|position| position.load(Ordering::Acquire)).collect()
+    }
+
+    pub(crate) fn halt(&self) -> Option<Arc<Halt>> {
+        self.0.halt.borrow().clone()
+    }
+
+    /// Takes note of how the log stands. What voids this process's memory stays; what others wrote down goes when they
+    /// take it away.
+    pub(crate) fn note(&self, found: Option<Halt>) {
+        self.0.halt.send_if_modified(|halt| {
+            let ends = |halt: &Halt| matches!(halt, Halt::Foreign { .. });
+            if halt
+                .as_deref()
+                .is_some_and(|halt| ends(halt) || (halt.voids_memory() && !found.as_ref().is_some_and(ends)))
+                || halt.as_deref() == found.as_ref()
+            {
+                return false;
+            }
+            match &found {
+                Some(found) => {
+                    if found.voids_memory() {
+                        self.0.void.store(true, Ordering::Release);
+                    }
+                    found.say();
+                }
+                None => tracing::info!("the log takes commands again"),
+            }
+            metrics::gauge!("rollcall_log_halted").set(if found.is_some() { 1.0 } else { 0.0 });
+            *halt = found.map(Arc::new);
+            true
+        });
     }
 
     /// Changes when any head moves. Subscribe before looking at the positions, and nothing is missed.
@@ -56,6 +109,9 @@ impl Heads {
     /// Tells readers of committed positions. True if any was news.
     pub(crate) fn advance(&self, committed: impl IntoIterator<Item = (Partition, Position)>) -> bool {
         let mut news = false;
+        if self.0.void.load(Ordering::Acquire) {
+            return news;
+        }
         for (partition, position) in committed {
             news |= self.0.positions[usize::from(partition)].fetch_max(position, Ordering::AcqRel) < position;
         }
@@ -66,28 +122,22 @@ impl Heads {
     }
 }
 
-/// Reads the heads once. True if there was news.
+/// Reads the heads once, and whether this is still the log that it was. True if there was news.
 pub(crate) async fn refresh(pool: &PgPool, heads: &Heads) -> Result<bool, sqlx::Error> {
-    let rows = bounded(async {
+    bounded(async {
         let mut connection = Borrowed::from(pool).await?;
-        let read =
-            sqlx::query("SELECT partition, position FROM log.partitions").fetch_all(&mut *connection).await?;
+        let news = history::look(&mut connection, heads).await?;
         connection.done();
-        Ok::<_, sqlx::Error>(read)
+        Ok(news)
     })
-    .await?;
-    let heads_now = rows.iter().map(|row| {
-        let partition = Partition::try_from(row.try_get::<i32, _>(0)?).map_err(|_| decode("partition"))?;
-        Ok((partition, unsigned(row.try_get::<i64, _>(1)?, "position")?))
-    });
-    let heads_now: Vec<_> = heads_now.collect::<Result<_, sqlx::Error>>()?;
-    Ok(heads.advance(heads_now))
+    .await
 }
 
-/// The guarantee behind the hints.
-pub(crate) async fn poll(pool: PgPool, heads: Heads, shutdown: CancellationToken) {
+/// The guarantee behind the hints. Ends the process, by `failed`, where the log is another one.
+pub(crate) async fn poll(pool: PgPool, heads: Heads, failed: CancellationToken, shutdown: CancellationToken) {
     let mut quiet = 0_u32;
     let mut failing = false;
+    let mut told = false;
     loop {
         let pause = if quiet < POLLS_UNTIL_IDLE { POLL_BUSY } else { POLL_IDLE };
         tokio::select! {
@@ -107,6 +157,17 @@ pub(crate) async fn poll(pool: PgPool, heads: Heads, shutdown: CancellationToken
                 quiet = POLLS_UNTIL_IDLE;
             }
         }
+        match heads.halt().as_deref() {
+            Some(Halt::Foreign { .. }) => return failed.cancel(),
+            // A process that is started later knows nothing of what was there.
+            Some(halt @ Halt::WentBack { .. }) if !told => {
+                match history::tell(&pool, "a process that ran on", &halt.to_string()).await {
+                    Ok(()) => told = true,
+                    Err(error) => tracing::warn!(%error, "log.halt could not be written; trying again"),
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -117,8 +178,25 @@ pub enum Error {
          here; compare the table log.events with its backups"
     )]
     Hole { partition: Partition, expected_after: Position, found: Option<Position> },
+    #[error(
+        "partition {partition} of the log has position {position} twice. Reading stops here; an index of log.events is \
+         damaged, see amcheck"
+    )]
+    Repeated { partition: Partition, position: Position },
     #[error("the log could not be read")]
     Database(#[from] sqlx::Error),
+}
+
+impl Error {
+    pub(crate) fn hole(partition: Partition, expected_after: Position, found: Option<Position>) -> Self {
+        history::broken("hole");
+        Self::Hole { partition, expected_after, found }
+    }
+
+    fn repeated(partition: Partition, position: Position) -> Self {
+        history::broken("repeated");
+        Self::Repeated { partition, position }
+    }
 }
 
 /// The events of a partition after a position, up to and including another.
@@ -139,8 +217,8 @@ impl Span {
 /// Reads spans that lie below the heads, by partition and position. One statement for all of them.
 ///
 /// # Errors
-/// [`Error::Hole`] where positions do not follow each other or the span does not reach its end: nothing may be read
-/// past it.
+/// [`Error::Hole`] and [`Error::Repeated`] where positions do not follow each other or the span does not reach its end:
+/// nothing may be read past it.
 pub async fn read_spans(connection: &mut PgConnection, spans: &[Span]) -> Result<Vec<Recorded>, Error> {
     let partitions: Vec<i32> = spans.iter().map(|span| i32::from(span.partition)).collect();
     let after: Vec<i64> = spans.iter().map(|span| signed(span.after)).collect();
@@ -167,15 +245,18 @@ pub async fn read_spans(connection: &mut PgConnection, spans: &[Span]) -> Result
         let place = usize::try_from(ordinal - 1).map_err(|_| decode("ordinal"))?;
         let event = recorded(row, spans[place].partition)?;
         if event.position != read[place] + 1 {
-            let partition = event.partition;
-            return Err(Error::Hole { partition, expected_after: read[place], found: Some(event.position) });
+            let (partition, position) = (event.partition, event.position);
+            return Err(match position > read[place] {
+                true => Error::hole(partition, read[place], Some(position)),
+                false => Error::repeated(partition, position),
+            });
         }
         read[place] = event.position;
         events.push(event);
     }
     for (span, &last) in spans.iter().zip(&read) {
         if last != span.until {
-            return Err(Error::Hole { partition: span.partition, expected_after: last, found: None });
+            return Err(Error::hole(span.partition, last, None));
         }
     }
     Ok(events)

@@ -178,6 +178,8 @@ impl<P: Projection> Projector<P> {
     ) -> Result<(), Error> {
         let mut connection = bounded(PgConnection::connect_with(&self.options)).await?;
         let mut news = self.log.heads().news();
+        // A restore breaks every connection: what this process remembers of the log must still be true.
+        self.log.refresh_heads().await?;
         self.forget();
         loop {
             news.borrow_and_update();

@@ -22,7 +22,7 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use stream::{Error as StreamError, Settings, check};
+pub use stream::{Error as StreamError, Newest, Settings, check, compare, held};
 
 use self::message::Message;
 use crate::{
@@ -240,7 +240,7 @@ impl Publisher {
         let begun = Instant::now();
         let work = Work::begin(|| "projections.publisher.publish".into());
         let events = bounded(self.log.read_spans(connection, spans)).await?;
-        let source = format!("/rollcall/{}", self.log.log_id());
+        let source = stream::source_of(self.log.log_id());
         let mut acks = Vec::with_capacity(spans.len());
         let mut sequence = last;
         let mut previous = None;

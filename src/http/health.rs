@@ -118,6 +118,12 @@ impl Health {
         })
     }
 
+    /// None where commands are taken.
+    fn log(&self) -> Option<Value> {
+        let halt = self.0.log.halt()?;
+        Some(json!({"status": "halted", "detail": format!("no commands are taken: {halt}")}))
+    }
+
     /// None where no keys are missing, or where none are needed.
     fn keys(&self) -> Option<Value> {
         let authenticator = self.0.authenticator.as_ref()?;
@@ -134,10 +140,12 @@ impl Health {
         (self.0.registry.queried && !building.is_empty()).then(|| json!({"status": "down", "detail": detail}))
     }
 
-    /// Ready is who can take commands and answer queries; NATS may be away, because nothing waits for it.
+    /// Ready is who can take commands and answer queries; NATS may be away, because nothing waits for it. Where the log was
+    /// restored, queries are answered all the same, and commands are told why they are not taken.
     fn checks(&self) -> (StatusCode, Value) {
         let checks = [
             ("postgres", Some(self.0.postgres.check())),
+            ("log", self.log()),
             ("nats", self.nats()),
             ("keys", self.keys()),
             ("projections", self.projections()),
@@ -149,7 +157,7 @@ impl Health {
             (StatusCode::SERVICE_UNAVAILABLE, "stopping")
         } else if is("postgres", "down") || is("keys", "down") || is("projections", "down") {
             (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
-        } else if is("nats", "down") || is("keys", "degraded") {
+        } else if is("log", "halted") || is("nats", "down") || is("keys", "degraded") {
             (StatusCode::OK, "degraded")
         } else {
             (StatusCode::OK, "ready")

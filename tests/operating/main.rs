@@ -8,6 +8,7 @@ mod compression;
 mod configuration;
 mod limits;
 mod rebuild;
+mod restored;
 mod roles;
 #[path = "../support/rollcall.rs"]
 #[expect(dead_code, reason = "other test programs use the rest of it")]

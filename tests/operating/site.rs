@@ -70,6 +70,13 @@ impl Site {
         command
     }
 
+    /// A subcommand on another database.
+    pub fn command_on(&self, database_url: &str, arguments: &[&str]) -> Command {
+        let mut command = self.command(arguments);
+        command.env("DATABASE_URL", database_url).stdout(Stdio::null());
+        command
+    }
+
     /// The URL for services that it prints.
     pub fn migrate(&self) -> String {
         let output = self.command(&["migrate"]).output().unwrap();

@@ -104,8 +104,21 @@ pub(super) fn of_append(error: append::Error, log: &Log, call: &Call, claimed: C
             RETRY_AFTER_S,
         ),
         append::Error::Stopping | append::Error::Unreachable => unavailable(&error),
+        append::Error::Restored => restored(),
         append::Error::Database(_) => Problem::internal(&error),
     }
+}
+
+/// Until an operator has adopted the log, which takes minutes at best.
+const RESTORED_RETRY_AFTER_S: u32 = 60;
+
+pub(super) fn restored() -> Problem {
+    Problem::new(
+        code::LOG_RESTORED,
+        "the log was restored to an earlier point: nothing was changed by this request, and no commands are taken until \
+         an operator has adopted it",
+    )
+    .with_retry_after_s(RESTORED_RETRY_AFTER_S)
 }
 
 fn overloaded() -> Problem {

@@ -3,7 +3,7 @@
 use super::{Appended, Error};
 
 /// The label's values: what was stored, then an [`Error`] each.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "stored",
     "conflict",
     "claim_taken",
@@ -13,6 +13,7 @@ const NAMES: [&str; 9] = [
     "unreachable",
     "unknown",
     "refused",
+    "restored",
 ];
 
 /// The outcomes of a batch: counted here, told once.
@@ -61,5 +62,6 @@ fn place(error: Option<&Error>) -> usize {
         Some(Error::Unreachable) => 6,
         Some(Error::Unknown) => 7,
         Some(Error::Database(_)) => 8,
+        Some(Error::Restored) => 9,
     }
 }

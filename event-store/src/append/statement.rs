@@ -85,6 +85,7 @@ pub(super) async fn run(
     appends: &[&Pending],
     probe_all: bool,
     generation: i32,
+    log_id: Uuid,
 ) -> Result<Vec<Result<Appended, Error>>, sqlx::Error> {
     let c = Columns::of(appends, probe_all);
     let row = sqlx::query(STATEMENT)
@@ -122,8 +123,13 @@ pub(super) async fn run(
         .bind(column(&c.data_key, |(.., append)| &*append.stream.aggregate_type))
         .bind(column(&c.data_key, |(_, wrapped, _)| wrapped.master_generation))
         .bind(column(&c.data_key, |(_, wrapped, _)| &wrapped.bytes[..]))
+        .bind(log_id)
+        .bind(i32::try_from(appends.len()).expect("a batch has a bound"))
         .fetch_one(connection)
         .await?;
+    if row.try_get(7)? {
+        return Ok(appends.iter().map(|_| Err(Error::Restored)).collect());
+    }
     let judged = Judged {
         conflicts: row.try_get(0)?,
         taken: row.try_get(1)?,

@@ -1,5 +1,6 @@
 -- Stores a batch of appends in one round trip and one transaction. Each append is judged on its own: one that conflicts,
--- whose claim is taken or whose key was used is left out; all others are stored whole.
+-- whose claim is taken or whose key was used is left out; all others are stored whole. Where the log is not the one that
+-- the batch was decided on, or takes no commands, all of it is refused.
 --
 -- Locks, always in this order, so that two processes do not deadlock: claims by digest, records by key, data keys by id,
 -- heads by partition.
@@ -11,6 +12,7 @@
 -- $20 … $22 claims to release: append, digest, id
 -- $23 … $28 idempotency records: append, key, fingerprint, status, id, version
 -- $29 … $34 data keys: append, id, tenant, type, master generation, wrapped
+-- $35, $36  the log id, and how many appends there are
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::int4[], $2::int4[], $3::text[], $4::text[], $5::text[], $6::int8[], $7::bool[],
                          $8::uuid[], $9::text[], $10::text[], $11::text[], $12::bytea[], $13::text[])
@@ -41,8 +43,13 @@ records AS MATERIALIZED (
 replays AS MATERIALIZED (
     SELECT r.append FROM records r WHERE EXISTS (SELECT FROM log.commands c WHERE c.key = r.key)
 ),
+halted AS MATERIALIZED (
+    SELECT g.append FROM generate_series(0, $36::int4 - 1) AS g(append)
+    WHERE EXISTS (SELECT FROM log.halt) OR NOT EXISTS (SELECT FROM log.meta m WHERE m.log_id = $35::uuid)
+),
 refused AS MATERIALIZED (
-    SELECT ARRAY(SELECT append FROM conflicts UNION ALL SELECT append FROM taken UNION ALL SELECT append FROM replays)
+    SELECT ARRAY(SELECT append FROM conflicts UNION ALL SELECT append FROM taken UNION ALL SELECT append FROM replays
+                 UNION ALL SELECT append FROM halted)
         AS appends
 ),
 released AS (
@@ -104,4 +111,5 @@ stored AS (
 )
 SELECT ARRAY(SELECT append FROM conflicts), ARRAY(SELECT ordinal FROM taken), ARRAY(SELECT append FROM replays),
        ARRAY(SELECT partition FROM heads ORDER BY partition), ARRAY(SELECT base FROM heads ORDER BY partition),
-       ARRAY(SELECT first_at FROM heads ORDER BY partition), ARRAY(SELECT events FROM heads ORDER BY partition)
+       ARRAY(SELECT first_at FROM heads ORDER BY partition), ARRAY(SELECT events FROM heads ORDER BY partition),
+       EXISTS (SELECT FROM halted)

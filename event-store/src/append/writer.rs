@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Append, Appended, Error, Pending, Stored, batch::Batch, outcome, statement};
-use crate::{Recorded, bounded, keyed_session, tail::signed, trace::Work};
+use crate::{Recorded, bounded, history, keyed_session, tail::signed, trace::Work};
 
 /// How long a batch is tried again after its connection was lost.
 const LOST_FOR_MAX: Duration = Duration::from_secs(10);
@@ -121,10 +121,15 @@ impl Writer {
         attempt: &mut Attempt,
     ) -> Result<Vec<Option<Result<Appended, Error>>>, Failure> {
         if self.connection.is_none() {
-            match bounded(PgConnection::connect_with(&self.options)).await {
+            match bounded(self.connect()).await {
                 Ok(connection) => self.connection = Some(connection),
                 Err(error) => return Err(self.lost(attempt, &error, false).await),
             }
+        }
+        if self.stored.heads.halt().is_some() {
+            // Looked at again before the next batch.
+            self.connection = None;
+            return Err(Failure::All(if attempt.sent { Error::Unknown } else { Error::Restored }));
         }
         let connection = self.connection.as_mut().expect("connected above");
         if attempt.sent {
@@ -139,7 +144,8 @@ impl Writer {
             }
         }
         let generation = self.stored.keys.digest_generation();
-        match bounded(statement::run(connection, appends, attempt.probe_all, generation)).await {
+        let log_id = self.stored.heads.log_id();
+        match bounded(statement::run(connection, appends, attempt.probe_all, generation, log_id)).await {
             Ok(judged) => {
                 let mut judged: Vec<_> = judged.into_iter().map(Some).collect();
                 if attempt.sent && judged.iter().any(|outcome| matches!(outcome, Some(Err(_)))) {
@@ -181,6 +187,14 @@ impl Writer {
 }
 
 impl Writer {
+    /// A connection to the log that this process knows. A restore breaks every connection, so whoever has one that was
+    /// looked at works on the history that it knows.
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = PgConnection::connect_with(&self.options).await?;
+        history::look(&mut connection, &self.stored.heads).await?;
+        Ok(connection)
+    }
+
     /// Takes note of a lost connection or answer; whether to try again.
     async fn lost(&mut self, attempt: &mut Attempt, error: &sqlx::Error, sent: bool) -> Failure {
         if self.lost_since.is_none() {

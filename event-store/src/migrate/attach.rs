@@ -29,11 +29,11 @@ pub async fn attach(url: &str, source: &dyn MasterKeySource) -> Result<Provision
     if migrated.is_none_or(|newest| newest < newest_migration()) {
         return Err(Error::NotMigrated);
     }
-    let Meta { log_id, partitions, service_role } = read_meta(&mut connection).await?;
+    let Meta { log_id, first_log_id, partitions, service_role } = read_meta(&mut connection).await?;
     let proof = read_proof(&mut connection).await?.ok_or(Error::NotMigrated)?;
     let master = check_master_key(&proof, master, source)?;
     let service = role::session(&named, &service_role, &master);
-    let keys = read_keys(&mut connection, master, log_id).await?;
+    let keys = read_keys(&mut connection, master, first_log_id).await?;
     connection.close().await?;
     Ok(Provisioned { log_id, partitions, service, keys })
 }
@@ -49,7 +49,7 @@ pub fn session_for(url: &str, master: &MasterKey) -> Result<PgConnectOptions, Er
 }
 
 /// The newest migration that was applied; none where there is no log.
-async fn newest_applied(connection: &mut PgConnection) -> Result<Option<i64>, sqlx::Error> {
+pub(super) async fn newest_applied(connection: &mut PgConnection) -> Result<Option<i64>, sqlx::Error> {
     let exists: bool = sqlx::query_scalar("SELECT to_regclass('log._sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await?;

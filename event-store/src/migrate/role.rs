@@ -34,13 +34,13 @@ fn password(role: &str, master: &MasterKey) -> String {
 pub(super) async fn settle(
     connection: &mut PgConnection,
     role: &str,
-    log_id: Uuid,
+    first_log_id: Uuid,
     master: &MasterKey,
 ) -> Result<(), Error> {
     // Identifiers and passwords cannot be bound; both are made of [a-z0-9_] alone.
     let password = password(role, master);
     // Roles are the cluster's; a comment says whose this one is.
-    let ours = format!("Rollcall, log {log_id}");
+    let ours = format!("Rollcall, log {first_log_id}");
     let comment: Option<Option<String>> =
         sqlx::query_scalar("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1")
             .bind(role)
@@ -69,7 +69,7 @@ pub(super) async fn settle(
             format!(
                 "GRANT USAGE ON SCHEMA log, vault TO {role};
                  GRANT SELECT ON ALL TABLES IN SCHEMA log, vault TO {role};
-                 GRANT INSERT ON log.events, log.claims, log.commands, vault.data_keys TO {role};
+                 GRANT INSERT ON log.events, log.claims, log.commands, log.halt, vault.data_keys TO {role};
                  GRANT UPDATE ON log.partitions TO {role};
                  GRANT INSERT, UPDATE ON log.snapshots TO {role};
                  GRANT DELETE ON log.claims, log.commands TO {role};"

@@ -14,6 +14,7 @@ use crate::{
     stored::{Metadata, USER},
 };
 
+pub(super) const ID_HEADER: &str = "ce-id";
 pub(super) const PARTITION_HEADER: &str = "ce-partition";
 pub(super) const POSITION_HEADER: &str = "ce-position";
 pub(super) const SOURCE_HEADER: &str = "ce-source";
@@ -87,7 +88,7 @@ impl Message {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", id.as_str());
         headers.insert("ce-specversion", "1.0");
-        headers.insert("ce-id", id.as_str());
+        headers.insert(ID_HEADER, id.as_str());
         headers.insert(SOURCE_HEADER, source);
         headers.insert("ce-type", event.event_type.as_str());
         headers.insert("ce-subject", &*event.stream.aggregate_id);

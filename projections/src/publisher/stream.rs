@@ -1,15 +1,21 @@
 //! The JetStream stream: how it is made, and where it stands.
+//!
+//! What is in the stream was in the log before. So where the last message of a partition is not what the log has there,
+//! the log was restored to an earlier point: it is halted until an operator adopts it. After that, what the stream holds
+//! of the earlier history counts up to the heads that were adopted.
 
 use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;
 use async_nats::jetstream::{
-    self,
+    self, ErrorCode,
+    context::GetStreamErrorKind,
     stream::{Config, DiscardPolicy, Info, LastRawMessageErrorKind, StorageType, Stream},
 };
-use rollcall_event_store::{Log, Position};
+use rollcall_event_store::{Log, Partition, Position};
+use uuid::Uuid;
 
-use super::message::{POSITION_HEADER, SOURCE_HEADER};
+use super::message::{ID_HEADER, PARTITION_HEADER, POSITION_HEADER, SOURCE_HEADER};
 
 pub const STREAM: &str = "ROLLCALL";
 
@@ -52,7 +58,14 @@ pub enum Error {
         "the stream {STREAM} is ahead of the log (partition {partition}: {published} > {head}): the log was restored to \
          an earlier point"
     )]
-    Ahead { partition: u16, published: Position, head: Position },
+    Ahead { partition: Partition, published: Position, head: Position },
+    #[error(
+        "the stream {STREAM} has another event than the log (partition {partition}, position {position}): the log was \
+         restored to an earlier point and written to since"
+    )]
+    Diverged { partition: Partition, position: Position },
+    #[error("the log could not be asked about the stream {STREAM}")]
+    Log(#[source] sqlx::Error),
 }
 
 /// Whether the server can hold the stream. Asked of the API itself, because what it answers differs between versions
@@ -107,31 +120,99 @@ pub(super) async fn resume(
 ) -> Result<(Vec<Position>, u64), Error> {
     let info: Info = stream.get_info().await.map_err(|error| Error::Stream(Box::new(error)))?;
     let last = info.state.last_sequence;
-    let source = format!("/rollcall/{}", log.log_id());
     if last == checkpoint_sequence {
         // As long as ours is not yet ours.
-        last_position(stream, ">", &source).await?;
+        let newest = newest(stream, ">").await?;
+        in_log(log, newest.into_iter().collect()).await?;
         return Ok((checkpoint.to_vec(), last));
     }
-    // Another process may have published what this one has not heard of yet.
-    log.refresh_heads().await.map_err(|error| Error::Stream(Box::new(error)))?;
+    let found = in_log(log, newest_of_each(stream, log.partitions()).await?).await?;
     let mut published = Vec::with_capacity(checkpoint.len());
-    for (partition, &known) in (0_u16..).zip(checkpoint) {
-        let position =
-            match last_position(stream, &format!("rollcall.events.*.*.*.{partition}"), &source).await? {
-                Some(position) => position,
-                // Nothing there: expired, where the stream went on; lost, where it is behind the checkpoint.
-                None if last < checkpoint_sequence => 0,
-                None => known,
-            };
-        let head = log.heads().position(partition);
-        if position > head {
-            return Err(Error::Ahead { partition, published: position, head });
-        }
-        published.push(position);
+    for (partition, &known) in (0..).zip(checkpoint) {
+        published.push(match found.iter().find(|(of, _)| *of == partition) {
+            Some((_, position)) => *position,
+            // Nothing there: expired, where the stream went on; lost, where it is behind the checkpoint.
+            None if last < checkpoint_sequence => 0,
+            None => known,
+        });
     }
     tracing::info!(last, checkpoint_sequence, "resuming at the tail of the stream");
     Ok((published, last))
+}
+
+/// Whether the stream holds what the log does not have, before anything is written. A stream that is not there says
+/// nothing.
+///
+/// # Errors
+/// [`Error::Ahead`] and [`Error::Diverged`], and the log is halted then.
+pub async fn compare(client: &async_nats::Client, log: &Log) -> Result<(), Error> {
+    in_log(log, held(client, log.partitions()).await?).await.map(drop)
+}
+
+/// The newest message of each partition, of those that have one; none where there is no stream.
+///
+/// # Errors
+/// Where the stream cannot be read.
+pub async fn held(client: &async_nats::Client, partitions: Partition) -> Result<Vec<Newest>, Error> {
+    check(client).await?;
+    let context = jetstream::new(client.clone());
+    match context.get_stream(STREAM).await {
+        Ok(stream) => newest_of_each(&stream, partitions).await,
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                Ok(Vec::new())
+            }
+            _ => Err(Error::Stream(Box::new(error))),
+        },
+    }
+}
+
+/// How far the log and the stream agree, by partition: up to each partition's newest message, or, where that is of an
+/// earlier history, at most up to the heads that were adopted.
+async fn in_log(log: &Log, newest: Vec<Newest>) -> Result<Vec<(Partition, Position)>, Error> {
+    // Only now: what was published before was in the log before.
+    log.refresh_heads().await.map_err(Error::Log)?;
+    let histories = match newest.iter().all(|message| message.log_id == log.log_id()) {
+        true => Vec::new(),
+        false => log.histories().await.map_err(Error::Log)?,
+    };
+    let mut found = Vec::with_capacity(newest.len());
+    // Those whose event the log must have.
+    let mut same = Vec::with_capacity(newest.len());
+    for Newest { log_id, partition, position, event_id } in newest {
+        if partition >= log.partitions() {
+            return Err(Error::Stream(format!("its newest message is of partition {partition}").into()));
+        }
+        let ours_up_to = match histories.iter().find(|history| history.log_id == log_id) {
+            _ if log_id == log.log_id() => Position::MAX,
+            Some(history) => history.heads.get(usize::from(partition)).copied().unwrap_or_default(),
+            None => return Err(Error::Foreign { found: source_of(log_id) }),
+        };
+        if position <= ours_up_to {
+            let head = log.heads().position(partition);
+            if position > head {
+                return Err(halted(log, Error::Ahead { partition, published: position, head }).await);
+            }
+            same.push(((partition, position), event_id));
+        }
+        found.push((partition, position.min(ours_up_to)));
+    }
+    let places: Vec<_> = same.iter().map(|(place, _)| *place).collect();
+    let ids = log.event_ids(&places).await.map_err(Error::Log)?;
+    match same.iter().zip(ids).find(|((_, published), stored)| Some(*published) != *stored) {
+        Some((&((partition, position), _), _)) => {
+            Err(halted(log, Error::Diverged { partition, position }).await)
+        }
+        None => Ok(found),
+    }
+}
+
+/// Halts the log for everybody. Where that cannot be written down it is found again.
+async fn halted(log: &Log, why: Error) -> Error {
+    match log.halt_all("the publisher", &why.to_string()).await {
+        Ok(()) => why,
+        Err(error) => Error::Log(error),
+    }
 }
 
 /// Whether the stream still stands where this publisher left it.
@@ -143,20 +224,47 @@ pub(super) async fn still_at(stream: &Stream, sequence: u64) -> Result<(), Error
     Err(Error::Moved { expected: sequence, found: info.state.last_sequence })
 }
 
-/// The position of the last message with a subject, which must be this log's.
-async fn last_position(stream: &Stream, subject: &str, source: &str) -> Result<Option<Position>, Error> {
+/// A partition's newest message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Newest {
+    pub log_id: Uuid,
+    pub partition: Partition,
+    pub position: Position,
+    pub event_id: Uuid,
+}
+
+async fn newest_of_each(stream: &Stream, partitions: Partition) -> Result<Vec<Newest>, Error> {
+    let mut each = Vec::with_capacity(usize::from(partitions));
+    for partition in 0..partitions {
+        each.extend(newest(stream, &format!("rollcall.events.*.*.*.{partition}")).await?);
+    }
+    Ok(each)
+}
+
+/// The last message with a subject.
+async fn newest(stream: &Stream, subject: &str) -> Result<Option<Newest>, Error> {
     let message = match stream.get_last_raw_message_by_subject(subject).await {
         Ok(message) => message,
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
         Err(error) => return Err(Error::Stream(Box::new(error))),
     };
     let header = |name: &str| message.headers.get(name).map(ToString::to_string).unwrap_or_default();
-    let found = header(SOURCE_HEADER);
-    if found != source {
-        return Err(Error::Foreign { found });
-    }
-    header(POSITION_HEADER)
-        .parse()
-        .map(Some)
-        .map_err(|_| Error::Stream("its last message has no position".into()))
+    let source = header(SOURCE_HEADER);
+    let Some(log_id) = source.strip_prefix(SOURCE_PREFIX).and_then(|id| id.parse().ok()) else {
+        return Err(Error::Foreign { found: source });
+    };
+    let missing = |name| Error::Stream(format!("its last message has no {name}").into());
+    Ok(Some(Newest {
+        log_id,
+        partition: header(PARTITION_HEADER).parse().map_err(|_| missing(PARTITION_HEADER))?,
+        position: header(POSITION_HEADER).parse().map_err(|_| missing(POSITION_HEADER))?,
+        event_id: header(ID_HEADER).parse().map_err(|_| missing(ID_HEADER))?,
+    }))
+}
+
+const SOURCE_PREFIX: &str = "/rollcall/";
+
+/// The `ce-source` of a log's events.
+pub(super) fn source_of(log_id: Uuid) -> String {
+    format!("{SOURCE_PREFIX}{log_id}")
 }

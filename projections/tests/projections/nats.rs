@@ -1,6 +1,9 @@
 //! A nats-server of the test's own, and publishers that work on it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use async_nats::jetstream::{self, stream::Stream};
 use rollcall_event_store::Log;
@@ -38,7 +41,7 @@ impl Server {
         Self { nats, _directory: directory }
     }
 
-    async fn client(&self) -> async_nats::Client {
+    pub async fn client(&self) -> async_nats::Client {
         Self::client_at(self.nats.url()).await
     }
 
@@ -97,6 +100,30 @@ impl Server {
             published.entry(partition).or_default().push((position, id));
         }
         assert_eq!(published, stored);
+    }
+
+    /// Of an adopted log: behind the first `before` messages, which are of the history that was ended, each event of the
+    /// log that those do not hold, in order within its partition and under its new id.
+    pub async fn assert_published_since(&self, test: &Test, before: usize, log_id: uuid::Uuid) {
+        let stream = self.stream().await;
+        let published = self.published().await;
+        let old: HashSet<&String> = published[..before].iter().map(|(.., id)| id).collect();
+        let events = sqlx::query(
+            "SELECT partition, position, event_id::text FROM log.events ORDER BY partition, position",
+        )
+        .fetch_all(&mut test.superuser().await)
+        .await
+        .unwrap();
+        let stored = events
+            .iter()
+            .map(|event| (event.get::<i32, _>(0) as u16, event.get::<i64, _>(1) as u64, event.get(2)));
+        let wanted: Vec<(u16, u64, String)> = stored.filter(|(.., id)| !old.contains(id)).collect();
+        let mut found = published[before..].to_vec();
+        // Stable: what stands in the wrong order within its partition stays there.
+        found.sort_by_key(|(partition, ..)| *partition);
+        assert_eq!(found, wanted);
+        let newest = stream.get_raw_message(published.len() as u64).await.unwrap();
+        assert_eq!(newest.headers.get("ce-source").unwrap().as_str(), format!("/rollcall/{log_id}"));
     }
 
     pub async fn stop(self) {

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rollcall_projections::publisher::Status;
+use rollcall_event_store::{Log, adopt::adopt};
+use rollcall_projections::{
+    Progress,
+    publisher::{Status, StreamError, compare},
+};
 use tokio::time::sleep;
 
 use crate::{
     nats::{Publishing, STREAM, Server, until_there_are},
-    support::{PARTITIONS, Test},
+    support::{PARTITIONS, PATIENCE, Test},
     users::{Users, seats},
 };
 
@@ -150,7 +154,7 @@ async fn a_stream_of_another_log_is_left_alone_even_where_it_has_the_same_length
 }
 
 #[tokio::test]
-async fn a_stream_that_is_ahead_of_the_log_is_left_alone() {
+async fn a_stream_that_is_ahead_of_the_log_halts_it_until_it_is_adopted() {
     let (test, server) = (Test::new().await, Server::start().await);
     let mut users = Users::default();
     fill(&test, &mut users, 0..3).await;
@@ -158,18 +162,97 @@ async fn a_stream_that_is_ahead_of_the_log_is_left_alone() {
     test.wait(publishing.progress()).await;
     publishing.stop().await;
     let before = server.published().await.len();
-    // As after a restore to an earlier point.
+    test.log.close().await;
+    restore(&test).await;
+
+    let restored = test.another_log().await;
+    assert_eq!(restored.halt(), None, "the database alone does not know");
+    let mut publishing = Publishing::start(&test, &restored, &server).await;
+    let refusal = publishing.refused().await;
+    assert!(refusal.contains("ahead of the log"), "{refusal}");
+    let halt = restored.halt().expect("nobody may write any more");
+    assert!(halt.to_string().contains("found by the publisher"), "{halt}");
+    assert_eq!(server.published().await.len(), before);
+    publishing.stop().await;
+
+    let new = adopt(&test.owner, restored.log_id()).await.unwrap();
+    let adopted = test.restarted().await;
+    let publishing = Publishing::start(&test, &adopted, &server).await;
+    let mut users = Users::default();
+    for user in 20..40 {
+        users.wish(&adopted, user, seats(1)).await;
+    }
+    wait_for_heads(&adopted, publishing.progress()).await;
+    server.assert_published_since(&test, before, new).await;
+    publishing.stop().await;
+    // What is told once is not told again, although what was beyond is still there.
+    let publishing = Publishing::start(&test, &adopted, &server).await;
+    users.wish(&adopted, 20, seats(2)).await;
+    wait_for_heads(&adopted, publishing.progress()).await;
+    server.assert_published_since(&test, before, new).await;
+    publishing.stop().await;
+    server.stop().await;
+}
+
+/// As after a restore to an earlier point.
+async fn restore(test: &Test) {
     test.forge(
         "DELETE FROM log.events WHERE position > 4; UPDATE log.partitions SET position = least(position, 4);
          UPDATE projections.checkpoints SET position = 2; UPDATE projections.published SET stream_sequence = 3",
     )
     .await;
+}
+
+async fn wait_for_heads(log: &Log, progress: &Progress) {
+    let heads = (0..PARTITIONS).map(|partition| (partition, log.heads().position(partition)));
+    assert!(progress.wait(heads, PATIENCE).await, "the publisher did not get there");
+}
+
+#[tokio::test]
+async fn a_restored_log_that_was_written_to_is_known_by_its_events() {
+    let (test, server) = (Test::new().await, Server::start().await);
+    fill(&test, &mut Users::default(), 0..3).await;
+    let publishing = Publishing::start(&test, &test.log, &server).await;
+    test.wait(publishing.progress()).await;
+    publishing.stop().await;
+    let before = server.published().await.len();
+    test.log.close().await;
+    restore(&test).await;
+
+    // The log is longer now than NATS has seen, but other events stand at the same positions.
     let restored = test.another_log().await;
+    let mut users = Users::default();
+    for round in 0..6 {
+        for user in 20..40 {
+            users.wish(&restored, user, seats(round)).await;
+        }
+    }
     let mut publishing = Publishing::start(&test, &restored, &server).await;
     let refusal = publishing.refused().await;
-    assert!(refusal.contains("ahead of the log"), "{refusal}");
+    assert!(refusal.contains("another event than the log"), "{refusal}");
+    assert!(restored.halt().is_some());
     assert_eq!(server.published().await.len(), before);
     publishing.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_starts_beside_a_stream_that_is_ahead_takes_no_command() {
+    let (test, server) = (Test::new().await, Server::start().await);
+    // A stream that is not there says nothing.
+    compare(&server.client().await, &test.log).await.unwrap();
+    fill(&test, &mut Users::default(), 0..3).await;
+    let publishing = Publishing::start(&test, &test.log, &server).await;
+    test.wait(publishing.progress()).await;
+    publishing.stop().await;
+    compare(&server.client().await, &test.log).await.unwrap();
+    assert_eq!(test.log.halt(), None);
+    test.log.close().await;
+    restore(&test).await;
+    let restored = test.another_log().await;
+    let error = compare(&server.client().await, &restored).await.unwrap_err();
+    assert!(matches!(error, StreamError::Ahead { .. }), "{error:?}");
+    assert!(restored.halt().is_some());
     server.stop().await;
 }
 

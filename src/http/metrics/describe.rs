@@ -4,6 +4,7 @@ use metrics::{describe_counter, describe_gauge, describe_histogram};
 
 pub(super) fn all() {
     http();
+    log();
     commands();
     projections();
     process();
@@ -21,6 +22,17 @@ fn http() {
     describe_counter!(
         "rollcall_http_connections_refused_total",
         "Connections turned away because too many were open"
+    );
+}
+
+fn log() {
+    describe_gauge!(
+        "rollcall_log_halted",
+        "1 while no commands are taken, because the log was restored to an earlier point"
+    );
+    describe_counter!(
+        "rollcall_log_broken_total",
+        "Times that the log was found not to be what it promises: a hole, a repeated position, gone back, another log"
     );
 }
 

@@ -1,0 +1,224 @@
+//! One history: how a process notices that the log under it is another one, or went back, and what it does then.
+//!
+//! Shape: heads that are known -> look (log id, heads, `log.halt`, in one statement) -> [`Halt`] -> nothing is appended.
+//!
+//! After a restore to an earlier point positions would be given again to other events, so no process may append one: not
+//! one that ran all the while (heads only rise, so a head below what it knew *before it asked* is a restore; and every
+//! append names the log id), and not one that was started since (what others found stands in `log.halt`). An operator ends
+//! this by adopting the log ([`adopt`](crate::adopt)).
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::{
+    Borrowed, Log, Partition, Position, bounded,
+    tail::{Heads, signed, unsigned},
+};
+
+/// What an operator does about it.
+const MEND: &str = "find out what was lost, then run \"rollcall adopt-restored\" as the owner";
+
+/// Why no commands are taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    /// This process knew more of the log than there is. It stays so until it is started again.
+    #[error(
+        "partition {partition} of the log ends at position {found} and ended at {known} before: the log was restored to \
+             an earlier point, or failed over to a copy that lacked its end"
+    )]
+    WentBack { partition: Partition, known: Position, found: Position },
+    /// The log was adopted, or the address leads to another one: a process of the old one must end.
+    #[error(
+        "the log {expected} is {found} now: it was restored and adopted, or the address leads to another log"
+    )]
+    Foreign { expected: Uuid, found: Uuid },
+    /// What another process found, or this one elsewhere.
+    #[error("{why} (found by {found_by}, {found_at})")]
+    Told { found_by: String, found_at: DateTime<Utc>, why: String },
+}
+
+impl Halt {
+    /// Whether what this process remembers of the log is void.
+    pub fn voids_memory(&self) -> bool {
+        matches!(self, Self::WentBack { .. } | Self::Foreign { .. })
+    }
+
+    /// The metric's label, where it is a breach of what the log promises.
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::WentBack { .. } => Some("went_back"),
+            Self::Foreign { .. } => Some("foreign"),
+            Self::Told { .. } => None,
+        }
+    }
+
+    pub(crate) fn say(&self) {
+        if let Some(reason) = self.reason() {
+            broken(reason);
+        }
+        match self {
+            Self::Foreign { .. } => {
+                tracing::error!(halt = %self, "the log under this process is another one; it ends, to be started anew");
+            }
+            Self::WentBack { .. } | Self::Told { .. } => {
+                tracing::error!(halt = %self, to_mend = MEND, "the log was restored: no commands are taken");
+            }
+        }
+    }
+}
+
+/// Counts a breach of what the log promises its readers.
+pub(crate) fn broken(reason: &'static str) {
+    metrics::counter!("rollcall_log_broken_total", "reason" => reason).increment(1);
+}
+
+/// Makes the metrics known before they first move, so that a rate has somewhere to rise from.
+pub(crate) fn register() {
+    for reason in ["hole", "repeated", "went_back", "foreign"] {
+        metrics::counter!("rollcall_log_broken_total", "reason" => reason).increment(0);
+    }
+    metrics::gauge!("rollcall_log_halted").set(0.0);
+}
+
+/// Asks once how the log stands, and takes note of it. True if there was news of events.
+pub(crate) async fn look(connection: &mut PgConnection, heads: &Heads) -> Result<bool, sqlx::Error> {
+    // Before the question: what rises meanwhile must not look like a log that went back.
+    let known = heads.known();
+    let rows = sqlx::query(
+        "SELECT p.partition, p.position, m.log_id, h.found_by, h.found_at, h.why
+         FROM log.partitions p CROSS JOIN log.meta m LEFT JOIN log.halt h ON true
+         ORDER BY p.partition",
+    )
+    .fetch_all(connection)
+    .await?;
+    let positions: Vec<Position> =
+        rows.iter().map(|row| unsigned(row.try_get(1)?, "position")).collect::<Result<_, _>>()?;
+    let Some(first) = rows.first().filter(|_| positions.len() == known.len()) else {
+        return Err(sqlx::Error::Decode("log.meta and log.partitions do not hold what they should".into()));
+    };
+    let (expected, found): (Uuid, Uuid) = (heads.log_id(), first.try_get(2)?);
+    let lower = (0..).zip(known.iter().zip(&positions)).find(|(_, (known, found))| found < known);
+    let halt = match lower {
+        _ if found != expected => Some(Halt::Foreign { expected, found }),
+        Some((partition, (&known, &found))) => Some(Halt::WentBack { partition, known, found }),
+        None => told(first)?,
+    };
+    heads.note(halt);
+    Ok(heads.advance((0..).zip(positions)))
+}
+
+fn told(row: &PgRow) -> Result<Option<Halt>, sqlx::Error> {
+    let Some(found_by) = row.try_get(3)? else { return Ok(None) };
+    Ok(Some(Halt::Told { found_by, found_at: row.try_get(4)?, why: row.try_get(5)? }))
+}
+
+/// Why the log takes no commands, for who only looks.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn halt(connection: &mut PgConnection) -> Result<Option<Halt>, sqlx::Error> {
+    let row = sqlx::query("SELECT NULL, NULL, NULL, found_by, found_at, why FROM log.halt")
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map_or(Ok(None), told)
+}
+
+/// Writes down why no commands are taken, for all processes, those too that are started later. What was found first stays.
+pub(crate) async fn tell(pool: &PgPool, found_by: &str, why: &str) -> Result<(), sqlx::Error> {
+    bounded(async {
+        let mut connection = Borrowed::from(pool).await?;
+        sqlx::query("INSERT INTO log.halt (found_by, why) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+            .bind(found_by)
+            .bind(why)
+            .execute(&mut *connection)
+            .await?;
+        connection.done();
+        Ok(())
+    })
+    .await
+}
+
+/// An earlier history of a log, which an adoption ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    pub log_id: Uuid,
+    /// By partition, up to where its events are this log's, too.
+    pub heads: Vec<Position>,
+    pub adopted_at: DateTime<Utc>,
+}
+
+/// The histories that were ended, the first one first.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn histories(connection: &mut PgConnection) -> Result<Vec<History>, sqlx::Error> {
+    sqlx::query("SELECT log_id, heads, adopted_at FROM log.histories ORDER BY adopted_at")
+        .fetch_all(connection)
+        .await?
+        .iter()
+        .map(|row| {
+            let heads: Vec<i64> = row.try_get(1)?;
+            let heads = heads.into_iter().map(|head| unsigned(head, "head")).collect::<Result<_, _>>()?;
+            Ok(History { log_id: row.try_get(0)?, heads, adopted_at: row.try_get(2)? })
+        })
+        .collect()
+}
+
+impl Log {
+    /// Why no commands are taken, as this process knows it.
+    pub fn halt(&self) -> Option<Arc<Halt>> {
+        self.heads().halt()
+    }
+
+    /// Halts the log for all processes: somebody found that the log is behind what was told of it.
+    ///
+    /// # Errors
+    /// Where it cannot be written down: it must be found again.
+    pub async fn halt_all(&self, found_by: &str, why: &str) -> Result<(), sqlx::Error> {
+        tell(self.pool(), found_by, why).await?;
+        self.refresh_heads().await
+    }
+
+    /// The histories that were ended by adoptions.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn histories(&self) -> Result<Vec<History>, sqlx::Error> {
+        bounded(async {
+            let mut connection = Borrowed::from(self.pool()).await?;
+            let histories = histories(&mut connection).await?;
+            connection.done();
+            Ok(histories)
+        })
+        .await
+    }
+
+    /// The ids of the events at positions, in their order; none where the log does not reach.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn event_ids(
+        &self,
+        places: &[(Partition, Position)],
+    ) -> Result<Vec<Option<Uuid>>, sqlx::Error> {
+        bounded(async {
+            let mut connection = Borrowed::from(self.pool()).await?;
+            let ids = sqlx::query_scalar(
+                "SELECT e.event_id FROM unnest($1::int4[], $2::int8[]) WITH ORDINALITY AS q(partition, position, ordinal)
+                 LEFT JOIN LATERAL (SELECT l.event_id FROM log.events l
+                     WHERE l.partition = q.partition AND l.position = q.position LIMIT 1) e ON true
+                 ORDER BY q.ordinal",
+            )
+            .bind(places.iter().map(|(partition, _)| i32::from(*partition)).collect::<Vec<_>>())
+            .bind(places.iter().map(|(_, position)| signed(*position)).collect::<Vec<_>>())
+            .fetch_all(&mut *connection)
+            .await?;
+            connection.done();
+            Ok(ids)
+        })
+        .await
+    }
+}
