@@ -234,6 +234,11 @@ impl<P: Projection> Projector<P> {
             transaction.rollback().await?;
             return self.read_checkpoints(connection).await;
         }
+        #[cfg(rollcall_break = "checkpoint")]
+        let mut transaction = {
+            transaction.commit().await?;
+            connection.begin().await?
+        };
         self.projection.apply(&mut transaction, spans).await?;
         transaction.commit().await?;
         for span in spans {
