@@ -3,11 +3,14 @@
 # For `make run`, for example: make run ARGS="--http 127.0.0.1:9090"
 ARGS ?=
 
+# How long `make soak` lets things fail.
+SOAK_MINUTES ?= 30
+
 # Rust may have been installed without the shell knowing yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench clients check-deploy fuzz fuzz-quick
+.PHONY: help install run test soak lint bench clients check-deploy fuzz fuzz-quick
 
 help: ## Say what there is to make
 	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -21,6 +24,12 @@ run: install ## Build and run the whole service, with servers of its own
 
 test: install ## Run every test, against real servers
 	cargo test --workspace
+
+soak: export SOAK_MINUTES := $(SOAK_MINUTES)
+soak: install ## Let everything fail at random for long (SOAK_MINUTES=30), and see that broken guards are noticed
+	cargo test --workspace --test log -- --nocapture any_interleaving
+	cargo test --workspace --test soak -- --nocapture
+	scripts/broken-guards.sh
 
 lint: ## Check format and lints
 	cargo fmt --all -- --check

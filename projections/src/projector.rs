@@ -322,6 +322,11 @@ impl<P: Projection> Projector<P> {
             tokio::time::sleep(RETRY_PAUSE_MIN).await;
             return Ok(());
         }
+        #[cfg(rollcall_break = "checkpoint")]
+        let mut transaction = {
+            transaction.commit().await?;
+            connection.begin().await?
+        };
         self.projection.apply(&mut transaction, spans).await?;
         transaction.commit().await?;
         for span in spans {

@@ -88,7 +88,12 @@ pub(super) async fn run(
     log_id: Uuid,
 ) -> Result<Vec<Result<Appended, Error>>, sqlx::Error> {
     let c = Columns::of(appends, probe_all);
-    let row = sqlx::query(STATEMENT)
+    let statement = STATEMENT;
+    // Heads that count what is refused, as a sequence does.
+    #[cfg(rollcall_break = "contiguity")]
+    let statement =
+        &statement.replacen("append <> ALL ((SELECT appends FROM refused)::int4[])\n      AND", "", 1);
+    let row = sqlx::query(statement)
         .bind(&c.append)
         .bind(&c.partition)
         .bind(&c.tenant)
@@ -198,7 +203,9 @@ impl Judged {
             })
             .collect::<Result<_, sqlx::Error>>()?;
         // Counted on both sides: readers of this process go by these positions.
-        if stored.iter().map(|count| count.cast_signed()).ne(self.events.iter().copied()) {
+        if cfg!(not(rollcall_break = "contiguity"))
+            && stored.iter().map(|count| count.cast_signed()).ne(self.events.iter().copied())
+        {
             return Err(sqlx::Error::Decode("the database counted other events than were sent".into()));
         }
         Ok(outcomes)
