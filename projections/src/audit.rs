@@ -11,6 +11,7 @@ pub use queries::{
 };
 
 use crate::{
+    parking,
     projector::{Error, Projection},
     schema::Schema,
 };
@@ -74,6 +75,11 @@ impl Projection for Audit {
             let span = spans[0];
             return Err(Error::Row { partition: span.partition, position: span.after });
         }
+        Ok(())
+    }
+
+    /// The entry is missing, and nothing goes on from it.
+    async fn skip(&self, _: &mut PgConnection, _: &parking::Place) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -1,9 +1,10 @@
-//! Makes the read models' tables, and what projectors keep beside them: checkpoints, leases, members.
+//! Makes the read models' tables, and what projectors keep beside them: checkpoints, leases, members, parked
+//! streams.
 
 use rollcall_event_store::{bounded, session};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 
-use crate::{audit, profiles, publisher, schema::Schema};
+use crate::{audit, parking, profiles, publisher, schema::Schema};
 
 /// The read models that live in PostgreSQL.
 const SCHEMAS: [&Schema; 2] = [&profiles::SCHEMA, &audit::SCHEMA];
@@ -60,6 +61,7 @@ pub async fn migrate(
     connection.execute("SET client_min_messages = warning").await?;
     let mut transaction = connection.begin().await?;
     transaction.execute(CHECKPOINTS).await?;
+    transaction.execute(parking::table::TABLES).await?;
     grant(&mut transaction, "projections", service_role).await?;
     for schema in SCHEMAS {
         let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)")
@@ -108,9 +110,12 @@ pub async fn check(service: &PgConnectOptions, partitions: u16) -> Result<(), Mi
     let (names, versions): (Vec<&str>, Vec<i32>) =
         kept.chain([(publisher::NAME, publisher::VERSION)]).unzip();
     let mut connection = bounded(PgConnection::connect_with(&session(service, "rollcall-check"))).await?;
-    let made: bool = sqlx::query_scalar("SELECT to_regclass('projections.checkpoints') IS NOT NULL")
-        .fetch_one(&mut connection)
-        .await?;
+    let made: bool = sqlx::query_scalar(
+        "SELECT to_regclass('projections.checkpoints') IS NOT NULL
+            AND to_regclass('projections.parked') IS NOT NULL",
+    )
+    .fetch_one(&mut connection)
+    .await?;
     if !made {
         return Err(Missing::Tables);
     }

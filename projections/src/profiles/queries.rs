@@ -13,7 +13,7 @@ use sqlx::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Filter, SCHEMA, SEALED, names};
-use crate::{Profile, stored::USER};
+use crate::{Profile, Progress, stored::USER};
 
 /// Candidates that one listing opens at most to fill a page; a page may be shorter than asked for, and still have a
 /// next one.
@@ -81,6 +81,17 @@ impl Queries {
     /// The partition of a user's stream: what a reader of that user waits on.
     pub fn partition(&self, tenant: &str, id: &str) -> Partition {
         StreamId::new(tenant, USER, id).partition(self.log.partitions())
+    }
+
+    /// Where users' streams are parked, of those that are: their rows show nothing of these positions or later ones.
+    pub fn parked<'a>(
+        &'a self,
+        progress: &'a Progress,
+        tenant: &'a str,
+        ids: &'a [String],
+    ) -> impl Iterator<Item = (Partition, Position)> + 'a {
+        let ids = if progress.any_parked() { ids } else { &[] };
+        ids.iter().filter_map(move |id| progress.parked(&StreamId::new(tenant, USER, id.as_str())))
     }
 
     /// One profile; concurrent calls share a statement.
