@@ -13,6 +13,8 @@ use uuid::Uuid;
 /// How long a query waits for its projection.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 const RETRY_AFTER_S: u32 = 1;
+/// Parked streams are tried again every minute at most.
+const PARKED_RETRY_AFTER_S: u32 = 60;
 
 /// What a query has seen of the log: the token that it was sent, and the rows that it read.
 pub(crate) struct Seen(ConsistencyToken);
@@ -39,6 +41,43 @@ impl Seen {
         }
         Err(Problem::new(code::PROJECTION_BEHIND, "the read model has not reached the token's position yet")
             .with_retry_after_s(RETRY_AFTER_S))
+    }
+
+    /// As [`wait`](Self::wait), for queries of single users: `parked` says where the streams of some of them are parked. Asked
+    /// before the wait, which would be in vain, and after it, because whoever has passed a position knows what was parked up
+    /// to it.
+    ///
+    /// # Errors
+    /// At once 503 `projection-parked` where the token has seen an event that the row of one of them does not show.
+    pub async fn wait_unparked<I: Iterator<Item = (u16, u64)>>(
+        tokens: Tokens,
+        log_id: Uuid,
+        progress: &Progress,
+        partition: Option<u16>,
+        parked: impl Fn() -> I,
+    ) -> Result<Self, Problem> {
+        let named = tokens.0.clone();
+        let refuse = || {
+            let shows_less = |(partition, position): (u16, u64)| {
+                let seen = named.as_ref().and_then(|token| token.position(partition));
+                seen.is_some_and(|seen| seen >= position)
+            };
+            match parked().any(shows_less) {
+                false => Ok(()),
+                true => Err(Problem::new(
+                    code::PROJECTION_PARKED,
+                    "an event that the token has seen could not be applied to this user; ask without the token to read \
+                     what was before it",
+                )
+                .with_retry_after_s(PARKED_RETRY_AFTER_S)),
+            }
+        };
+        if named.as_ref().is_some_and(|token| token.log_id() == log_id) {
+            refuse()?;
+        }
+        let seen = Self::wait(tokens, log_id, progress, partition).await?;
+        refuse()?;
+        Ok(seen)
     }
 
     /// For queries that read the log itself, which is never behind a token.

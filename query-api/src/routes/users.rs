@@ -103,7 +103,9 @@ async fn one(
     Query::parse(query)?.finish()?;
     let tenant = caller.tenant.as_str();
     let partition = api.profiles.partition(tenant, &id);
-    let mut seen = Seen::wait(tokens, api.log_id, &api.profiles_progress, Some(partition)).await?;
+    let progress = &api.profiles_progress;
+    let parked = || api.profiles.parked(progress, tenant, std::slice::from_ref(&id));
+    let mut seen = Seen::wait_unparked(tokens, api.log_id, progress, Some(partition), parked).await?;
     let row = api.profiles.get(tenant, &id).await.map_err(|error| match error {
         GetError::Overloaded => {
             Problem::new(code::OVERLOADED, "too many reads are waiting").with_retry_after_s(1)
@@ -285,8 +287,10 @@ pub(crate) async fn batch_get_users(
     }
     members.finish(&mut problems);
     problems.into_result()?;
-    let mut seen = Seen::wait(tokens, api.log_id, &api.profiles_progress, None).await?;
     let tenant = caller.tenant.as_str();
+    let progress = &api.profiles_progress;
+    let parked = || api.profiles.parked(progress, tenant, &ids);
+    let mut seen = Seen::wait_unparked(tokens, api.log_id, progress, None, parked).await?;
     let rows = api.profiles.get_many(tenant, &ids).await.map_err(|error| unreadable(&error))?;
     let found: std::collections::HashSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     let missing: Vec<&String> = ids.iter().filter(|id| !found.contains(id.as_str())).collect();
