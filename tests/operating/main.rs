@@ -7,6 +7,7 @@ mod balancer;
 mod compression;
 mod configuration;
 mod limits;
+mod parked;
 mod roles;
 #[path = "../support/rollcall.rs"]
 #[expect(dead_code, reason = "other test programs use the rest of it")]
