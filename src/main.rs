@@ -8,6 +8,7 @@ mod http;
 mod master_key;
 mod migrate;
 mod nats;
+mod parked;
 mod process;
 mod ready;
 mod rebuild;
@@ -72,6 +73,9 @@ enum Role {
     },
     /// Check everything that a start needs, and say how to mend what is missing.
     Doctor(Flags),
+    /// Look at streams that a projection had to park at an event, and decide what becomes of them.
+    #[command(subcommand)]
+    Parked(parked::Action),
     /// Ask a running process whether it is ready: exit status 0 if so.
     Healthcheck(healthcheck::Options),
 }
@@ -109,6 +113,7 @@ fn main() -> ExitCode {
             Settings::read(&config).map(drop)
         }),
         Role::Doctor(flags) => doctor::run(&flags),
+        Role::Parked(action) => parked::run(&action),
         Role::Healthcheck(options) => healthcheck::run(&options),
     };
     match outcome {

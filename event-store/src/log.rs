@@ -221,16 +221,14 @@ impl Log {
             false => tail::read_spans(connection, &missing).await?,
         }
         .into_iter()
-        .map(Arc::new)
-        .peekable();
+        .map(Arc::new);
         let mut events = Vec::new();
         for (span, in_memory) in spans.iter().zip(in_memory) {
             match in_memory {
                 Some(in_memory) => events.extend(in_memory),
+                // Of one partition there may be several spans, some of them in memory.
                 None => {
-                    while let Some(event) = read.next_if(|event| event.partition == span.partition) {
-                        events.push(event);
-                    }
+                    events.extend(read.by_ref().take(usize::try_from(span.events()).unwrap_or(usize::MAX)));
                 }
             }
         }

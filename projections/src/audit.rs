@@ -15,6 +15,7 @@ pub use queries::{
 
 use crate::{
     drift::Folded,
+    parking,
     projector::{Error, Projection},
     schema::{Schema, Version},
 };
@@ -116,5 +117,10 @@ impl Projection for Audit {
             .await?;
         let missing = folded.events.len() as u64 != alike.cast_unsigned();
         Ok(if missing { vec!["entries".to_owned()] } else { Vec::new() })
+    }
+
+    /// The entry is missing, and nothing goes on from it.
+    async fn skip(&self, _: &mut PgConnection, _: &parking::Place) -> Result<(), Error> {
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Checkpoints: the position up to which a projection has applied each partition.
 
-use rollcall_event_store::{Position, tail::Span};
+use rollcall_event_store::{Partition, Position, tail::Span};
 use sqlx::{PgConnection, Row};
 
 use crate::{leases::Epoch, schema::Version};
@@ -51,4 +51,27 @@ pub async fn advance(
     .execute(connection)
     .await?;
     Ok(moved.rows_affected() == spans.len() as u64)
+}
+
+/// A partition's checkpoint, held to the transaction's end; none where another process has taken the lease since.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn hold(
+    connection: &mut PgConnection,
+    version: Version,
+    partition: Partition,
+    epoch: Epoch,
+) -> Result<Option<Position>, sqlx::Error> {
+    let position: Option<i64> = sqlx::query_scalar(
+        "SELECT position FROM projections.checkpoints
+         WHERE projection = $1 AND version = $2 AND partition = $3 AND epoch = $4 FOR UPDATE",
+    )
+    .bind(version.projection)
+    .bind(version.number)
+    .bind(i32::from(partition))
+    .bind(epoch)
+    .fetch_optional(connection)
+    .await?;
+    Ok(position.and_then(|position| Position::try_from(position).ok()))
 }

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod checkpoint;
 pub mod drift;
 pub mod leases;
+pub mod parking;
 pub mod profile;
 pub mod profiles;
 pub mod progress;

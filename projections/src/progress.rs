@@ -3,18 +3,21 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use rollcall_event_store::{Borrowed, Log, Partition, Position, bounded};
+use rollcall_event_store::{Borrowed, Log, Partition, Position, StreamId, bounded};
 use sqlx::Row;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::schema::Version;
+use crate::{
+    parking::{Streams, table::place},
+    schema::Version,
+};
 
 /// How often the checkpoints of other processes are looked at while somebody waits for them, and else.
 const POLL_WAITING: Duration = Duration::from_millis(5);
@@ -26,6 +29,9 @@ pub struct Progress(Arc<Inner>);
 
 struct Inner {
     positions: Box<[watch::Sender<Position>]>,
+    /// Streams that are parked at or before the position. Known before the position is: nobody is told of an event that its
+    /// row does not show.
+    parked: Box<[Mutex<Streams>]>,
     /// Partitions that this process projects itself, and need not ask the database about.
     own: Box<[AtomicBool]>,
     /// Who wait for other processes.
@@ -42,7 +48,8 @@ impl Progress {
     fn with(partitions: Partition, wanted: Arc<Notify>) -> Self {
         let positions = (0..partitions).map(|_| watch::Sender::new(0)).collect();
         let own = (0..partitions).map(|_| AtomicBool::new(false)).collect();
-        Self(Arc::new(Inner { positions, own, waiting: AtomicUsize::new(0), wanted }))
+        let parked = (0..partitions).map(|_| Mutex::default()).collect();
+        Self(Arc::new(Inner { positions, parked, own, waiting: AtomicUsize::new(0), wanted }))
     }
 
     pub fn partitions(&self) -> Partition {
@@ -62,6 +69,45 @@ impl Progress {
             }
             news
         });
+    }
+
+    /// Where a stream is parked: its row shows nothing of this position or a later one.
+    pub fn parked(&self, stream: &StreamId) -> Option<(Partition, Position)> {
+        let partition = stream.partition(self.partitions());
+        let position = self.streams(partition).get(stream).copied()?;
+        Some((partition, position))
+    }
+
+    /// Whether any stream is parked; hardly ever is one.
+    pub fn any_parked(&self) -> bool {
+        (0..self.partitions()).any(|partition| !self.streams(partition).is_empty())
+    }
+
+    fn streams(&self, partition: Partition) -> MutexGuard<'_, Streams> {
+        self.0.parked[usize::from(partition)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A stream is parked at a position.
+    pub(crate) fn park(&self, partition: Partition, stream: &StreamId, position: Position) {
+        let mut streams = self.streams(partition);
+        streams.insert(stream.clone(), position);
+        // Under the lock: what was read before this position is older news.
+        self.advance(partition, position);
+    }
+
+    /// A stream is parked no longer.
+    pub(crate) fn release(&self, partition: Partition, stream: &StreamId) {
+        self.streams(partition).remove(stream);
+    }
+
+    /// What was read of a partition: its checkpoint, and not before that the streams that are parked. Where more is known
+    /// already, it is old.
+    pub(crate) fn follow(&self, partition: Partition, position: Position, parked: Streams) {
+        let mut streams = self.streams(partition);
+        if position >= self.position(partition) {
+            *streams = parked;
+            self.advance(partition, position);
+        }
     }
 
     /// Says whether this process projects a partition itself.
@@ -250,23 +296,47 @@ impl Follower {
     async fn read(&self) -> Result<(), sqlx::Error> {
         let projections = &self.registry.0.projections;
         let mut connection = Borrowed::from(self.log.pool()).await?;
+        let names: Vec<&str> = projections.iter().map(|followed| followed.projection).collect();
+        let shapes: Vec<i32> = projections.iter().map(|followed| followed.shape).collect();
         let rows = sqlx::query(
-            "SELECT w.ordinal, v.version, s.version IS NOT NULL, c.partition, c.position
+            "SELECT w.ordinal, v.version, s.version IS NOT NULL, c.partition, c.position, p.parked
              FROM unnest($1::text[], $2::int4[]) WITH ORDINALITY AS w(projection, shape, ordinal)
              JOIN projections.versions v ON v.projection = w.projection AND v.shape = w.shape
+             CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM projections.parked k
+                 WHERE k.projection = v.projection AND k.version = v.version) AS parked) p
              JOIN projections.checkpoints c ON c.projection = v.projection AND c.version = v.version
              LEFT JOIN projections.serving s
                  ON s.projection = v.projection AND s.shape = v.shape AND s.version = v.version",
         )
-        .bind(projections.iter().map(|followed| followed.projection).collect::<Vec<_>>())
-        .bind(projections.iter().map(|followed| followed.shape).collect::<Vec<_>>())
+        .bind(&names)
+        .bind(&shapes)
         .fetch_all(&mut *connection)
         .await?;
+        // A stream is parked in the transaction that moves the checkpoint, so whoever reads this after the checkpoints
+        // misses none.
+        let mut parked: BTreeMap<(Version, Partition), Streams> = BTreeMap::new();
+        if rows.iter().any(|row| row.try_get(5).unwrap_or(true)) {
+            let streams = sqlx::query(
+                "SELECT k.tenant_id, k.aggregate_type, k.aggregate_id, k.partition, k.position, k.sequence, w.ordinal,
+                        k.version
+                 FROM unnest($1::text[]) WITH ORDINALITY AS w(projection, ordinal)
+                 JOIN projections.parked k ON k.projection = w.projection",
+            )
+            .bind(&names)
+            .fetch_all(&mut *connection)
+            .await?;
+            for row in &streams {
+                let at = place(row)?;
+                let projection = projections[ordinal(row.try_get(6)?)].projection;
+                let version = Version { projection, number: row.try_get(7)? };
+                parked.entry((version, at.partition)).or_default().insert(at.stream, at.position);
+            }
+        }
         connection.done();
         let mut serving: Vec<Option<Version>> = vec![None; projections.len()];
         let mut found = BTreeMap::new();
         for row in rows {
-            let place = usize::try_from(row.try_get::<i64, _>(0)? - 1).expect("ordinals count from 1");
+            let place = ordinal(row.try_get(0)?);
             let version = Version { projection: projections[place].projection, number: row.try_get(1)? };
             if row.try_get(2)? {
                 serving[place] = Some(version);
@@ -275,7 +345,8 @@ impl Follower {
             let partition = Partition::try_from(row.try_get::<i32, _>(3)?).unwrap_or(Partition::MAX);
             let position = Position::try_from(row.try_get::<i64, _>(4)?).unwrap_or_default();
             if partition < progress.partitions() {
-                progress.advance(partition, position);
+                let streams = parked.remove(&(version, partition)).unwrap_or_default();
+                progress.follow(partition, position, streams);
             }
         }
         for (followed, version) in projections.iter().zip(serving) {
@@ -291,6 +362,11 @@ impl Follower {
         versions.retain(|version, _| found.contains_key(version));
         Ok(())
     }
+}
+
+/// A place in a list, from an ordinal that counts from 1.
+fn ordinal(number: i64) -> usize {
+    usize::try_from(number - 1).expect("ordinals count from 1")
 }
 
 #[cfg(test)]
@@ -313,5 +389,22 @@ mod tests {
         assert!(waiting.await.unwrap());
         progress.advance(0, 1);
         assert_eq!(progress.position(0), 4);
+    }
+
+    #[test]
+    fn nobody_is_told_of_a_position_before_what_is_parked_there() {
+        let progress = Progress::new(1);
+        let stream = StreamId::new("t", "user", "u");
+        let parked = || progress.parked(&stream).map(|(_, position)| position);
+        progress.follow(0, 4, Streams::new());
+        // This process parks it, and then hears what was read before.
+        progress.park(0, &stream, 5);
+        progress.follow(0, 4, Streams::new());
+        assert_eq!((progress.position(0), parked()), (5, Some(5)));
+        // As others say, who read later.
+        progress.follow(0, 7, Streams::from([(stream.clone(), 6)]));
+        assert_eq!((progress.position(0), parked()), (7, Some(6)));
+        progress.release(0, &stream);
+        assert_eq!((progress.any_parked(), parked()), (false, None));
     }
 }

@@ -2,24 +2,30 @@
 //!
 //! The unit of work is (projection, partition), with a checkpoint each, and leased: see [`leases`](crate::leases). A batch
 //! takes the news of all partitions that this process holds at once and is one transaction: move the checkpoints under the
-//! leases' epochs, apply, commit. When a batch fails for a reason that lies in an event, the partitions are tried one by one, so that the
-//! others go on; the one that fails stops there, loudly, and is tried again.
+//! leases' epochs, apply, commit. When a batch fails for a reason that lies in an event, it is halved until that event is
+//! alone, which then parks its stream ([`parking`](crate::parking)); everything else goes on. What is at fault with a whole
+//! partition (a hole in the log, a table that is missing) stops that, loudly, and is tried again. What passes is waited for.
 //!
 //! If the process dies before the commit, nothing has happened; after it, everything has, on disk: what a token has shown
 //! once it shows after a crash of the server as well.
 
+mod fault;
+mod park;
+
 use std::time::{Duration, Instant, SystemTime};
 
-use rollcall_event_store::{
-    Log, Partition, Position, bounded, keyed_session, keys, tail, tail::Span, trace::Work,
-};
+use rollcall_event_store::{Log, Partition, Position, bounded, keyed_session, tail::Span, trace::Work};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio_util::sync::CancellationToken;
 
+pub use fault::Error;
+
+use self::fault::Verdict;
 use crate::{
     checkpoint,
     drift::Folded,
     leases::{Epoch, Share, Turn},
+    parking::{self, Parking, Place},
     progress::Progress,
     schema::{Schema, Version},
 };
@@ -57,48 +63,14 @@ pub trait Projection: Send + Sync + 'static {
         connection: &mut PgConnection,
         folded: &Folded,
     ) -> impl Future<Output = Result<Vec<String>, Error>> + Send;
-}
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("the database failed")]
-    Database(#[from] sqlx::Error),
-    #[error(transparent)]
-    Tail(#[from] tail::Error),
-    #[error(transparent)]
-    Keys(#[from] keys::Error),
-    #[error("an event cannot be read (partition {partition}, position {position})")]
-    Event { partition: Partition, position: Position, source: rollcall_domain::stored::Error },
-    #[error("a row cannot be read (partition {partition}, position {position})")]
-    Row { partition: Partition, position: Position },
-    #[error(
-        "a row is at version {found}, but the next event makes version {next} (partition {partition}, position \
-         {position}): rebuild the projection"
-    )]
-    Gap { found: u64, next: u64, partition: Partition, position: Position },
-}
-
-impl Error {
-    /// Whether trying again may help without anybody's doing.
-    fn transient(&self) -> bool {
-        match self {
-            Self::Database(error)
-            | Self::Tail(tail::Error::Database(error))
-            | Self::Keys(keys::Error::Database(error)) => transient(error),
-            _ => false,
-        }
-    }
-}
-
-/// Not where a row is at fault: SQLSTATE classes 22 (data), 23 (integrity), 42 (syntax or access), 54 (limits).
-fn transient(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_none_or(|code| !["22", "23", "42", "54"].iter().any(|class| code.starts_with(class))),
-        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => false,
-        _ => true,
-    }
+    /// Goes past an event without applying it, because an operator discarded it: the stream's next event must find what it
+    /// goes on from, as far as there is anything.
+    fn skip(
+        &self,
+        transaction: &mut PgConnection,
+        event: &Place,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// Runs one projection over the partitions that this process holds.
@@ -115,6 +87,7 @@ pub struct Projector<P> {
     batch_events: u64,
     /// When partitions that stopped at an event are tried again.
     stopped: Vec<Option<Instant>>,
+    parking: Parking,
 }
 
 impl<P: Projection> Projector<P> {
@@ -130,9 +103,14 @@ impl<P: Projection> Projector<P> {
         let partitions = log.partitions();
         let label = P::SCHEMA.name;
         // Known before they first happen, so that a rate has somewhere to rise from.
-        for name in ["rollcall_projection_events_total", "rollcall_projection_failures_total"] {
+        for name in [
+            "rollcall_projection_events_total",
+            "rollcall_projection_failures_total",
+            "rollcall_projection_parked_total",
+        ] {
             metrics::counter!(name, "projection" => label).increment(0);
         }
+        metrics::gauge!("rollcall_projection_parked_streams", "projection" => label).set(0.0);
         metrics::gauge!("rollcall_projection_partitions_stopped", "projection" => label).set(0.0);
         Self {
             projection: P::of(&log, version),
@@ -144,6 +122,7 @@ impl<P: Projection> Projector<P> {
             applied: vec![0; usize::from(partitions)],
             batch_events: BATCH_EVENTS_MAX,
             stopped: vec![None; usize::from(partitions)],
+            parking: Parking::new(partitions),
         }
     }
 
@@ -199,6 +178,9 @@ impl<P: Projection> Projector<P> {
                 continue;
             };
             self.settle(&mut connection, &turn).await?;
+            if !self.retry_due(&mut connection).await? {
+                continue;
+            }
             let spans = self.spans();
             if spans.is_empty() {
                 drop(turn);
@@ -212,31 +194,17 @@ impl<P: Projection> Projector<P> {
                     more = share.changed() => if !more {
                         return Ok(());
                     },
-                    // A partition that stopped is tried again, news or no news.
-                    () = tokio::time::sleep(RETRY_PAUSE_MAX) => {}
+                    // A partition that stopped is tried again, and a parked stream, news or no news.
+                    () = tokio::time::sleep(self.parking.looks_in().unwrap_or(RETRY_PAUSE_MAX)) => {}
                 }
                 continue;
             }
             let begun = Instant::now();
-            match bounded(self.batch(&mut connection, &spans)).await {
-                Ok(()) => {
-                    *pause = RETRY_PAUSE_MIN;
-                    self.batch_events = (self.batch_events * 2).min(BATCH_EVENTS_MAX);
-                    drop(turn);
-                    self.gather(begun.elapsed(), &spans).await;
-                }
-                Err(error) if error.transient() => return Err(error),
-                Err(error) if spans.len() == 1 => self.stop(spans[0].0.partition, &error),
-                Err(_) => {
-                    for span in spans {
-                        if let Err(error) = bounded(self.batch(&mut connection, &[span])).await {
-                            if error.transient() {
-                                return Err(error);
-                            }
-                            self.stop(span.0.partition, &error);
-                        }
-                    }
-                }
+            if self.work_off(&mut connection, spans.clone(), shutdown).await? {
+                *pause = RETRY_PAUSE_MIN;
+                self.batch_events = (self.batch_events * 2).min(BATCH_EVENTS_MAX);
+                drop(turn);
+                self.gather(begun.elapsed(), &spans).await;
             }
         }
     }
@@ -247,15 +215,25 @@ impl<P: Projection> Projector<P> {
         if epochs == self.held {
             return Ok(());
         }
-        bounded(self.read_checkpoints(connection)).await?;
+        let new: Vec<(Partition, Epoch)> = (0..)
+            .zip(&epochs)
+            .zip(&self.held)
+            .filter(|((_, epoch), held)| epoch != held)
+            .filter_map(|((partition, epoch), _)| Some((partition, (*epoch)?)))
+            .collect();
+        bounded(self.read_state(connection, &new)).await?;
         for (partition, epoch) in (0..).zip(&epochs) {
             if *epoch != self.held[usize::from(partition)] {
                 self.stopped[usize::from(partition)] = None;
+            }
+            if epoch.is_none() {
+                self.parking.forget(partition);
             }
             self.progress.own(partition, epoch.is_some());
         }
         self.held = epochs;
         self.tell_stopped();
+        self.tell_parked();
         Ok(())
     }
 
@@ -263,8 +241,17 @@ impl<P: Projection> Projector<P> {
     fn forget(&mut self) {
         for (partition, held) in (0..).zip(&mut self.held) {
             *held = None;
+            self.parking.forget(partition);
             self.progress.own(partition, false);
         }
+        self.tell_parked();
+    }
+
+    /// Another process holds a lease that was ours: everything is known anew before the next batch.
+    async fn lost(&mut self) {
+        tracing::info!(version = self.version.qualifier(), "another process took over");
+        self.forget();
+        tokio::time::sleep(RETRY_PAUSE_MIN).await;
     }
 
     /// Lets events gather for as long as the last batch took. A batch costs round trips whatever its size, so a busy
@@ -277,7 +264,9 @@ impl<P: Projection> Projector<P> {
 
     fn stop(&mut self, partition: Partition, error: &Error) {
         tracing::error!(
-            version = self.version.qualifier(), partition, error = %chain(error),
+            version = self.version.qualifier(),
+            partition,
+            error = error.told(),
             "a partition cannot be projected any further; someone must look at it"
         );
         metrics::counter!("rollcall_projection_stops_total", "projection" => P::SCHEMA.name).increment(1);
@@ -308,7 +297,12 @@ impl<P: Projection> Projector<P> {
         spans
     }
 
-    async fn batch(&mut self, connection: &mut PgConnection, leased: &[(Span, Epoch)]) -> Result<(), Error> {
+    /// False where another process took over.
+    async fn batch(
+        &mut self,
+        connection: &mut PgConnection,
+        leased: &[(Span, Epoch)],
+    ) -> Result<bool, Error> {
         let begun = Instant::now();
         let work = Work::begin(|| format!("projections.{}.apply", P::SCHEMA.name).into());
         let spans: &[Span] = &leased.iter().map(|(span, _)| *span).collect::<Vec<_>>();
@@ -316,18 +310,16 @@ impl<P: Projection> Projector<P> {
         let ours = checkpoint::advance(&mut transaction, self.version, leased).await?;
         if !ours {
             transaction.rollback().await?;
-            tracing::info!(version = self.version.qualifier(), "another process took over");
-            // Known anew before the next batch.
-            self.forget();
-            tokio::time::sleep(RETRY_PAUSE_MIN).await;
-            return Ok(());
+            self.lost().await;
+            return Ok(false);
         }
         #[cfg(rollcall_break = "checkpoint")]
         let mut transaction = {
             transaction.commit().await?;
             connection.begin().await?
         };
-        self.projection.apply(&mut transaction, spans).await?;
+        let steps = self.steps(&mut transaction, spans).await?;
+        self.take_steps(&mut transaction, &steps).await?;
         transaction.commit().await?;
         for span in spans {
             self.note(span.partition, span.until);
@@ -346,18 +338,37 @@ impl<P: Projection> Projector<P> {
             let traced = self.log.traced(connection, spans).await.unwrap_or_default();
             work.end_events(ended, &traced);
         }
-        Ok(())
+        Ok(true)
     }
 
-    async fn read_checkpoints(&mut self, connection: &mut PgConnection) -> Result<(), Error> {
-        let positions = checkpoint::read(connection, self.version).await?;
+    /// Reads the checkpoints, and what is parked and was discarded in partitions of which the lease is new.
+    async fn read_state(
+        &mut self,
+        connection: &mut PgConnection,
+        new: &[(Partition, Epoch)],
+    ) -> Result<(), Error> {
+        let of = self.version;
+        let positions = checkpoint::read(connection, of).await?;
         if positions.len() != self.applied.len() {
             return Err(Error::Database(sqlx::Error::RowNotFound));
         }
-        for (partition, &position) in (0..).zip(&positions) {
-            self.progress.advance(partition, position);
-        }
         self.applied = positions;
+        let checkpoints: Vec<(Partition, Position)> =
+            new.iter().map(|&(partition, _)| (partition, self.applied[usize::from(partition)])).collect();
+        let partitions: Vec<Partition> = new.iter().map(|&(partition, _)| partition).collect();
+        let due: Vec<Partition> = new
+            .iter()
+            .filter(|&&(partition, epoch)| self.parking.takes_over(partition, epoch))
+            .map(|&(partition, _)| partition)
+            .collect();
+        parking::table::make_due(connection, of, &due).await?;
+        let mut parked = parking::table::parked(connection, of, &partitions).await?;
+        let mut discarded = parking::table::discarded(connection, of.projection, &checkpoints).await?;
+        for (partition, position) in checkpoints {
+            let streams = parked.remove(&partition).unwrap_or_default();
+            self.progress.follow(partition, position, streams.clone());
+            self.parking.know(partition, streams, discarded.remove(&partition).unwrap_or_default());
+        }
         Ok(())
     }
 

@@ -58,8 +58,6 @@ pub enum Error {
     Send(#[source] async_nats::PublishError),
     #[error(transparent)]
     Stream(#[from] stream::Error),
-    #[error(transparent)]
-    Message(#[from] message::Error),
     #[error("another process publishes")]
     Overtaken,
     #[error("NATS put an event at {found} of its stream instead of {expected}")]
@@ -245,7 +243,7 @@ impl Publisher {
         let mut sequence = last;
         let mut previous = None;
         for (place, event) in events.iter().enumerate() {
-            let Message { subject, headers, body } = Message::of_event(event, &source, sequence, previous)?;
+            let Message { subject, headers, body } = Message::of_event(event, &source, sequence, previous);
             sequence += 1;
             previous = Some(event.event_id);
             let ends_span = events.get(place + 1).is_none_or(|next| next.partition != event.partition);

@@ -1,10 +1,11 @@
-//! Makes the read models' tables, and what projectors keep beside them: versions, checkpoints, leases, members.
+//! Makes the read models' tables, and what projectors keep beside them: versions, checkpoints, leases, members, parked
+//! streams.
 
 use rollcall_event_store::{bounded, session};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row, postgres::PgConnectOptions};
 
 use crate::{
-    audit, profiles, publisher,
+    audit, parking, profiles, publisher,
     schema::{Schema, Version},
 };
 
@@ -150,6 +151,7 @@ pub async fn migrate(
     let mut owner = Owner::connect(owner, service_role, partitions).await?;
     let mut transaction = owner.connection.begin().await?;
     transaction.execute(TABLES).await?;
+    transaction.execute(parking::table::TABLES).await?;
     grant(&mut transaction, "projections", service_role).await?;
     let publisher = (publisher::NAME, publisher::SHAPE);
     for (name, shape) in SCHEMAS.iter().map(|schema| (schema.name, schema.shape)).chain([publisher]) {
@@ -239,9 +241,12 @@ pub async fn check(service: &PgConnectOptions) -> Result<(), Missing> {
     let kept = SCHEMAS.iter().map(|schema| (schema.name, schema.shape));
     let (names, shapes): (Vec<&str>, Vec<i32>) = kept.chain([(publisher::NAME, publisher::SHAPE)]).unzip();
     let mut connection = bounded(PgConnection::connect_with(&session(service, "rollcall-check"))).await?;
-    let made: bool = sqlx::query_scalar("SELECT to_regclass('projections.versions') IS NOT NULL")
-        .fetch_one(&mut connection)
-        .await?;
+    let made: bool = sqlx::query_scalar(
+        "SELECT to_regclass('projections.versions') IS NOT NULL
+            AND to_regclass('projections.parked') IS NOT NULL",
+    )
+    .fetch_one(&mut connection)
+    .await?;
     if !made {
         return Err(Missing::Tables);
     }

@@ -7,6 +7,7 @@ mod balancer;
 mod compression;
 mod configuration;
 mod limits;
+mod parked;
 mod rebuild;
 mod restored;
 mod roles;

@@ -102,6 +102,7 @@ async fn gauges_follow_what_they_measure() {
         r#"rollcall_projection_lag_seconds{projection="profiles"} 0"#,
         r#"rollcall_projection_lag_seconds{projection="publisher"} 0"#,
         r#"rollcall_projection_partitions_stopped{projection="audit"} 0"#,
+        r#"rollcall_projection_parked_streams{projection="profiles"} 0"#,
         r#"rollcall_pool_connections_max{pool="service"} 8"#,
         "rollcall_publisher_publishing 1",
         "rollcall_append_queue 0",

@@ -13,6 +13,7 @@ use super::{SCHEMA, SEALED, drift, names};
 use crate::{
     Profile,
     drift::Folded,
+    parking::Place,
     projector::{Error, Projection},
     schema::{Schema, Version},
     stored::{USER, user_event},
@@ -26,6 +27,7 @@ pub struct Profiles {
     insert: String,
     update: String,
     delete: String,
+    skip: String,
 }
 
 /// Rows to write, a column each; numbers of a row's digests go as text.
@@ -70,6 +72,10 @@ impl Profiles {
             delete: version.sql(
                 "DELETE FROM {schema}.users u USING unnest($1::text[], $2::text[]) AS q(tenant_id, user_id)
                  WHERE u.tenant_id = q.tenant_id AND u.user_id = q.user_id",
+            ),
+            skip: version.sql(
+                "UPDATE {schema}.users SET version = $3, position = $4
+                 WHERE tenant_id = $1 AND user_id = $2 AND version = $3 - 1",
             ),
         }
     }
@@ -175,13 +181,17 @@ impl Projection for Profiles {
         let mut folding = self.begin(transaction, &firsts, &keys).await?;
         for event in of_users() {
             let folding = folding.get_mut(&event.stream).ok_or_else(|| row_error(event))?;
-            // Checked on write and on read: a stream has no gaps. Of an erased user there is no row to go on from.
-            if matches!(folding.key, SubjectKey::Alive(_)) && folding.version + 1 != event.sequence {
-                return Err(Error::Gap {
-                    found: folding.version,
-                    next: event.sequence,
-                    partition: event.partition,
-                    position: event.position,
+            // Of an erased user nothing is to be there, whatever the events say.
+            if matches!(folding.key, SubjectKey::Erased) {
+                continue;
+            }
+            // Checked on write and on read: a stream has no gaps.
+            if folding.version + 1 != event.sequence {
+                let (found, next) = (folding.version, event.sequence);
+                let (partition, position) = (event.partition, event.position);
+                return Err(match found {
+                    0 => Error::NoRow { next, partition, position },
+                    _ => Error::Gap { found, next, partition, position },
                 });
             }
             let opened = folding.key.open_event(event)?;
@@ -202,6 +212,21 @@ impl Projection for Profiles {
         folded: &Folded,
     ) -> Result<Vec<String>, Error> {
         drift::differences(&self.log, connection, self.version, folded).await
+    }
+
+    /// The row's version moves over the event. A user whose first event is discarded has no row to go on from: the next one
+    /// says so.
+    async fn skip(&self, transaction: &mut PgConnection, event: &Place) -> Result<(), Error> {
+        if &*event.stream.aggregate_type == USER {
+            sqlx::query(&self.skip)
+                .bind(&*event.stream.tenant)
+                .bind(&*event.stream.aggregate_id)
+                .bind(event.sequence.cast_signed())
+                .bind(event.position.cast_signed())
+                .execute(transaction)
+                .await?;
+        }
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use sqlx::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Filter, SEALED, names};
-use crate::{Profile, schema::Version, stored::USER};
+use crate::{Profile, Progress, schema::Version, stored::USER};
 
 /// Candidates that one listing opens at most to fill a page; a page may be shorter than asked for, and still have a
 /// next one.
@@ -81,6 +81,12 @@ impl Queries {
     /// The partition of a user's stream: what a reader of that user waits on.
     pub fn partition(&self, tenant: &str, id: &str) -> Partition {
         StreamId::new(tenant, USER, id).partition(self.log.partitions())
+    }
+
+    /// Where users' streams are parked, of those that are: their rows show nothing of these positions or later ones.
+    pub fn parked(&self, progress: &Progress, tenant: &str, ids: &[String]) -> Vec<(Partition, Position)> {
+        let ids = if progress.any_parked() { ids } else { &[] };
+        ids.iter().filter_map(|id| progress.parked(&StreamId::new(tenant, USER, id.as_str()))).collect()
     }
 
     /// One profile of a version; concurrent calls share a statement.

@@ -160,6 +160,7 @@ async fn a_row_that_does_not_reach_the_next_event_is_an_error() {
     let part = |after, until| [Span { after, until, ..span }];
     let gap = async |after, until| match apply(&test, &part(after, until)).await {
         Err(projector::Error::Gap { found, next, .. }) => Some((found, next)),
+        Err(projector::Error::NoRow { next, .. }) => Some((0, next)),
         Err(other) => panic!("{other:?}"),
         Ok(()) => None,
     };

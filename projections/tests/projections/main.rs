@@ -5,6 +5,7 @@ mod laws;
 mod leases;
 mod nats;
 mod overtaking;
+mod parking;
 mod publisher;
 mod runtime;
 #[path = "../../../event-store/tests/log/server.rs"]

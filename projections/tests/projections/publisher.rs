@@ -46,6 +46,25 @@ async fn every_event_is_published_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn an_event_that_this_program_does_not_know_is_published_all_the_same() {
+    let (test, server) = (Test::new().await, Server::start().await);
+    let mut users = Users::default();
+    fill(&test, &mut users, 0..3).await;
+    test.forge(
+        "UPDATE log.events SET event_type = 'Unheard of' WHERE sequence = 2;
+         UPDATE log.events SET event_version = '999' WHERE sequence = 3",
+    )
+    .await;
+    // A process that has no memory of what was there before.
+    let publishing = Publishing::start(&test, &test.another_log().await, &server).await;
+    test.wait(publishing.progress()).await;
+    server.assert_published(&test).await;
+    assert_eq!(*publishing.status.borrow(), Status::Publishing);
+    publishing.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn what_was_published_before_a_checkpoint_was_lost_is_not_published_again() {
     let (test, server) = (Test::new().await, Server::start().await);
     let mut users = Users::default();

@@ -1,7 +1,5 @@
 //! The projector at work: exactly once, and as far as it can.
 
-use std::time::Duration;
-
 use rollcall_event_store::Log;
 use rollcall_projections::{
     audit::Audit,
@@ -9,7 +7,6 @@ use rollcall_projections::{
     profiles::Profiles,
     projector::{Projection, Projector},
 };
-use tokio::time::{Instant, sleep};
 
 use crate::{
     laws::{assert_folded, rows},
@@ -31,7 +28,7 @@ pub async fn profiles(test: &Test, log: &Log) -> Process {
     process::<Profiles>(test, log).await
 }
 
-async fn audit(test: &Test, log: &Log) -> Process {
+pub async fn audit(test: &Test, log: &Log) -> Process {
     process::<Audit>(test, log).await
 }
 
@@ -95,78 +92,6 @@ async fn a_projection_begins_again_from_nothing_and_goes_on_from_its_checkpoint(
     }
 }
 
-/// Users in two partitions; an event of the first one's has become unreadable in the middle.
-async fn poisoned() -> (Test, Users, u8, u8) {
-    let test = Test::new().await;
-    let mut users = Users::default();
-    let mut number = 0;
-    let other = loop {
-        users.wish(&test.log, number, seats(1)).await;
-        let partition = |user: u8| users.0[&user].stream.partition(crate::support::PARTITIONS);
-        if partition(number) != partition(0) {
-            break number;
-        }
-        number += 1;
-    };
-    users.wish(&test.log, 0, seats(2)).await;
-    users.wish(&test.log, 0, seats(3)).await;
-    let position = users.0[&0].position - 1;
-    let partition = users.0[&0].stream.partition(crate::support::PARTITIONS);
-    test.forge(&format!(
-        "UPDATE log.events SET event_type = 'Nonsense' WHERE partition = {partition} AND position = {position}"
-    ))
-    .await;
-    (test, users, 0, other)
-}
-
-const CURE: &str = "UPDATE log.events SET event_type = 'TraitsChanged' WHERE event_type = 'Nonsense'";
-
-#[tokio::test]
-async fn an_event_that_cannot_be_read_stops_its_partition_and_no_other() {
-    let (test, mut users, sick, healthy) = poisoned().await;
-    let partition = |users: &Users, user| users.0[&user].stream.partition(crate::support::PARTITIONS);
-    // Another process, which has no memory of what was there before.
-    let process = profiles(&test, &test.another_log().await).await;
-    let progress = &process.progress;
-    for round in 10..13 {
-        let place = [(partition(&users, healthy), users.0[&healthy].position)];
-        assert!(progress.wait(place.into_iter(), PATIENCE).await);
-        users.wish(&test.log, healthy, seats(round)).await;
-    }
-    let stopped = partition(&users, sick);
-    assert_eq!(progress.position(stopped), 0, "readers are not told of what is not there");
-    assert_eq!(test.checkpoint("profiles", stopped).await, 0);
-    let rows_of = format!("SELECT count(*) FROM profiles_1.users WHERE partition = {stopped}");
-    assert_eq!(test.number(&rows_of).await, 0, "nothing of the batch that failed is there");
-
-    test.forge(CURE).await;
-    test.wait(progress).await;
-    assert_folded(&rows(&test, &users).await, &users);
-    process.stop().await;
-}
-
-#[tokio::test]
-async fn a_partition_that_stopped_is_tried_again_while_others_are_busy() {
-    let (test, mut users, sick, healthy) = poisoned().await;
-    let process = profiles(&test, &test.another_log().await).await;
-    let progress = &process.progress;
-    let place = |users: &Users, user| {
-        [(users.0[&user].stream.partition(crate::support::PARTITIONS), users.0[&user].position)]
-    };
-    assert!(progress.wait(place(&users, healthy).into_iter(), PATIENCE).await);
-    test.forge(CURE).await;
-    let begun = Instant::now();
-    let [(stopped, until)] = place(&users, sick);
-    let mut round = 10;
-    while progress.position(stopped) < until {
-        assert!(begun.elapsed() < Duration::from_secs(15), "it is never tried again");
-        users.wish(&test.log, healthy, seats(round)).await;
-        round += 1;
-        sleep(Duration::from_millis(100)).await;
-    }
-    process.stop().await;
-}
-
 #[tokio::test]
 async fn a_hole_in_the_log_stops_every_projection_there() {
     let test = Test::new().await;
@@ -192,6 +117,7 @@ async fn a_hole_in_the_log_stops_every_projection_there() {
         assert!(progress.wait(place.into_iter(), PATIENCE).await);
         assert_eq!(progress.position(partition), 0);
     }
+    assert_eq!(test.number("SELECT count(*) FROM projections.parked").await, 0);
     assert_eq!(test.checkpoint("profiles", partition).await, 0);
     assert_eq!(test.checkpoint("audit", partition).await, 0);
     for process in processes {

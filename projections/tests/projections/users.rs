@@ -18,6 +18,7 @@ use uuid::Uuid;
 pub const TENANT: &str = "acme";
 
 /// A user as the test knows it, beside the log.
+#[derive(Clone)]
 pub struct Known {
     pub stream: StreamId,
     pub profile: Profile,

@@ -17,7 +17,7 @@ use rollcall_edge::{
     token::Tokens,
 };
 use rollcall_projections::{
-    gather,
+    Progress, gather,
     profiles::{Filter, GetError, Row, Sought},
 };
 
@@ -103,7 +103,10 @@ async fn one(
     Query::parse(query)?.finish()?;
     let tenant = caller.tenant.as_str();
     let partition = api.profiles.partition(tenant, &id);
-    let (mut seen, version) = Seen::wait(tokens, api.log_id, &api.profiles_serving, Some(partition)).await?;
+    let parked = |progress: &Progress| api.profiles.parked(progress, tenant, std::slice::from_ref(&id));
+    let serving = &api.profiles_serving;
+    let (mut seen, version) =
+        Seen::wait_unparked(tokens, api.log_id, serving, Some(partition), parked).await?;
     let row = api.profiles.get(version, tenant, &id).await.map_err(|error| match error {
         GetError::Overloaded => {
             Problem::new(code::OVERLOADED, "too many reads are waiting").with_retry_after_s(1)
@@ -285,8 +288,10 @@ pub(crate) async fn batch_get_users(
     }
     members.finish(&mut problems);
     problems.into_result()?;
-    let (mut seen, version) = Seen::wait(tokens, api.log_id, &api.profiles_serving, None).await?;
     let tenant = caller.tenant.as_str();
+    let parked = |progress: &Progress| api.profiles.parked(progress, tenant, &ids);
+    let serving = &api.profiles_serving;
+    let (mut seen, version) = Seen::wait_unparked(tokens, api.log_id, serving, None, parked).await?;
     let rows = api.profiles.get_many(version, tenant, &ids).await.map_err(|error| unreadable(&error))?;
     let found: std::collections::HashSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     let missing: Vec<&String> = ids.iter().filter(|id| !found.contains(id.as_str())).collect();

@@ -64,6 +64,11 @@ fn projections() {
         "Times that a partition was found to go no further than an event: someone must look"
     );
     describe_gauge!("rollcall_projection_partitions_stopped", "Partitions that go no further than an event");
+    describe_counter!("rollcall_projection_parked_total", "Streams that were parked at an event");
+    describe_gauge!(
+        "rollcall_projection_parked_streams",
+        "Streams that are parked at an event, in the partitions that this process projects: someone must look"
+    );
     describe_gauge!("rollcall_projection_lag_events", "Events that a reader of the log has yet to apply");
     describe_gauge!(
         "rollcall_projection_lag_seconds",

@@ -1,0 +1,288 @@
+//! The tables of parked streams and discarded events, as projectors use them.
+
+use std::collections::BTreeMap;
+
+use rollcall_event_store::{Partition, Position, StreamId, tail::Span};
+use sqlx::{PgConnection, Row, postgres::PgRow};
+
+use super::{Place, RETRY_STREAMS_MAX, Streams};
+use crate::schema::Version;
+
+/// Made with the checkpoints.
+pub(crate) const TABLES: &str = "
+    -- Streams whose next event could not be applied, each at that event. What queues behind it is in the log.
+    CREATE TABLE IF NOT EXISTS projections.parked (
+        position       bigint           NOT NULL,
+        sequence       bigint           NOT NULL,
+        event_id       uuid             NOT NULL,
+        parked_at      timestamptz      NOT NULL,
+        tried_at       timestamptz      NOT NULL,
+        retry_at       timestamptz      NOT NULL,
+        version        integer          NOT NULL,
+        partition      integer          NOT NULL,
+        tries          integer          NOT NULL,
+        projection     text COLLATE \"C\" NOT NULL,
+        tenant_id      text COLLATE \"C\" NOT NULL,
+        aggregate_type text COLLATE \"C\" NOT NULL,
+        aggregate_id   text COLLATE \"C\" NOT NULL,
+        event_type     text COLLATE \"C\" NOT NULL,
+        error          text             NOT NULL,
+        PRIMARY KEY (projection, version, partition, tenant_id, aggregate_type, aggregate_id)
+    );
+    -- Events that an operator had a projection do without, and why. Every version of it does.
+    CREATE TABLE IF NOT EXISTS projections.discarded (
+        position       bigint           NOT NULL,
+        sequence       bigint           NOT NULL,
+        event_id       uuid             NOT NULL,
+        discarded_at   timestamptz      NOT NULL,
+        partition      integer          NOT NULL,
+        projection     text COLLATE \"C\" NOT NULL,
+        tenant_id      text COLLATE \"C\" NOT NULL,
+        aggregate_type text COLLATE \"C\" NOT NULL,
+        aggregate_id   text COLLATE \"C\" NOT NULL,
+        event_type     text COLLATE \"C\" NOT NULL,
+        error          text             NOT NULL,
+        discarded_by   text             NOT NULL,
+        reason         text             NOT NULL,
+        PRIMARY KEY (projection, partition, position)
+    );";
+
+/// An event of a parked stream.
+pub(crate) struct Queued {
+    pub place: Place,
+    /// An operator said that the projection is to do without it.
+    pub discarded: bool,
+}
+
+/// Has the parked streams of some partitions tried at once, because their lease is new.
+pub(crate) async fn make_due(
+    connection: &mut PgConnection,
+    of: Version,
+    partitions: &[Partition],
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE projections.parked SET retry_at = clock_timestamp()
+         WHERE projection = $1 AND version = $2 AND partition = ANY ($3) AND retry_at > clock_timestamp()",
+    )
+    .bind(of.projection)
+    .bind(of.number)
+    .bind(numbers(partitions))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The parked streams of some partitions.
+pub(crate) async fn parked(
+    connection: &mut PgConnection,
+    of: Version,
+    partitions: &[Partition],
+) -> Result<BTreeMap<Partition, Streams>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT tenant_id, aggregate_type, aggregate_id, partition, position, sequence FROM projections.parked
+         WHERE projection = $1 AND version = $2 AND partition = ANY ($3)",
+    )
+    .bind(of.projection)
+    .bind(of.number)
+    .bind(numbers(partitions))
+    .fetch_all(connection)
+    .await?;
+    let mut parked = BTreeMap::<Partition, Streams>::new();
+    for row in &rows {
+        let place = place(row)?;
+        parked.entry(place.partition).or_default().insert(place.stream, place.position);
+    }
+    Ok(parked)
+}
+
+/// The discarded events behind some partitions' checkpoints: those that a projection has yet to come by.
+pub(crate) async fn discarded(
+    connection: &mut PgConnection,
+    projection: &str,
+    checkpoints: &[(Partition, Position)],
+) -> Result<BTreeMap<Partition, BTreeMap<Position, Place>>, sqlx::Error> {
+    let (partitions, positions): (Vec<i32>, Vec<i64>) =
+        checkpoints.iter().map(|(partition, at)| (i32::from(*partition), at.cast_signed())).unzip();
+    let rows = sqlx::query(
+        "SELECT d.tenant_id, d.aggregate_type, d.aggregate_id, d.partition, d.position, d.sequence
+         FROM unnest($2::int4[], $3::int8[]) AS c(partition, position)
+         JOIN projections.discarded d
+           ON d.projection = $1 AND d.partition = c.partition AND d.position > c.position",
+    )
+    .bind(projection)
+    .bind(partitions)
+    .bind(positions)
+    .fetch_all(connection)
+    .await?;
+    let mut discarded = BTreeMap::<Partition, BTreeMap<Position, Place>>::new();
+    for row in &rows {
+        let place = place(row)?;
+        discarded.entry(place.partition).or_default().insert(place.position, place);
+    }
+    Ok(discarded)
+}
+
+/// Parks the stream of the one event that the span holds; where it is parked already it stays where it is. None where there
+/// is no such event.
+pub(crate) async fn park(
+    connection: &mut PgConnection,
+    of: Version,
+    event: &Span,
+    error: &str,
+) -> Result<Option<Place>, sqlx::Error> {
+    let row = sqlx::query(
+        "INSERT INTO projections.parked AS p
+             (position, sequence, event_id, parked_at, tried_at, retry_at, version, partition, tries, projection, tenant_id,
+              aggregate_type, aggregate_id, event_type, error)
+         SELECT e.position, e.sequence, e.event_id, clock_timestamp(), clock_timestamp(),
+                clock_timestamp() + interval '1 minute', $2, e.partition, 1, $1, e.tenant_id, e.aggregate_type,
+                e.aggregate_id, e.event_type, $5
+         FROM log.events e WHERE e.partition = $3 AND e.position = $4
+         ON CONFLICT (projection, version, partition, tenant_id, aggregate_type, aggregate_id)
+             DO UPDATE SET error = p.error
+         RETURNING tenant_id, aggregate_type, aggregate_id, partition, position, sequence",
+    )
+    .bind(of.projection)
+    .bind(of.number)
+    .bind(i32::from(event.partition))
+    .bind(event.until.cast_signed())
+    .bind(error)
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(place).transpose()
+}
+
+/// Parked streams that are to be tried again now. Each is put off first: one whose trying never ends does not keep others
+/// from theirs.
+pub(crate) async fn due(
+    connection: &mut PgConnection,
+    of: Version,
+    partitions: &[Partition],
+) -> Result<Vec<Place>, sqlx::Error> {
+    let rows = sqlx::query(
+        "WITH due AS (
+             SELECT partition, tenant_id, aggregate_type, aggregate_id FROM projections.parked
+             WHERE projection = $1 AND version = $2 AND partition = ANY ($3) AND retry_at <= clock_timestamp()
+             ORDER BY retry_at LIMIT $4)
+         UPDATE projections.parked p
+         SET retry_at = clock_timestamp() + least(60 * 2 ^ least(p.tries, 6), 3600) * interval '1 second'
+         FROM due d
+         WHERE p.projection = $1 AND p.version = $2 AND p.partition = d.partition AND p.tenant_id = d.tenant_id
+           AND p.aggregate_type = d.aggregate_type AND p.aggregate_id = d.aggregate_id
+         RETURNING p.tenant_id, p.aggregate_type, p.aggregate_id, p.partition, p.position, p.sequence",
+    )
+    .bind(of.projection)
+    .bind(of.number)
+    .bind(numbers(partitions))
+    .bind(i64::try_from(RETRY_STREAMS_MAX).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(place).collect()
+}
+
+/// A stream's events from one on, up to its partition's checkpoint, in order.
+pub(crate) async fn queue(
+    connection: &mut PgConnection,
+    of: Version,
+    from: &Place,
+    checkpoint: Position,
+    limit: usize,
+) -> Result<Vec<Queued>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT e.tenant_id, e.aggregate_type, e.aggregate_id, e.partition, e.position, e.sequence,
+                EXISTS (SELECT FROM projections.discarded d
+                        WHERE d.projection = $1 AND d.partition = e.partition AND d.position = e.position)
+         FROM log.events e
+         WHERE e.partition = $2 AND e.tenant_id = $3 AND e.aggregate_type = $4 AND e.aggregate_id = $5
+           AND e.sequence >= $6 AND e.position <= $7
+         ORDER BY e.sequence LIMIT $8",
+    )
+    .bind(of.projection)
+    .bind(i32::from(from.partition))
+    .bind(&*from.stream.tenant)
+    .bind(&*from.stream.aggregate_type)
+    .bind(&*from.stream.aggregate_id)
+    .bind(from.sequence.cast_signed())
+    .bind(checkpoint.cast_signed())
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| Ok(Queued { place: place(row)?, discarded: row.try_get(6)? })).collect()
+}
+
+/// The stream is parked no longer.
+pub(crate) async fn release(
+    connection: &mut PgConnection,
+    of: Version,
+    stream: &Place,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "DELETE FROM projections.parked
+         WHERE projection = $1 AND version = $2 AND partition = $3 AND tenant_id = $4 AND aggregate_type = $5
+           AND aggregate_id = $6",
+    )
+    .bind(of.projection)
+    .bind(of.number)
+    .bind(i32::from(stream.partition))
+    .bind(&*stream.stream.tenant)
+    .bind(&*stream.stream.aggregate_type)
+    .bind(&*stream.stream.aggregate_id)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The stream is parked at this event: because of an error, or without one where only its turn has not come yet.
+pub(crate) async fn stay(
+    connection: &mut PgConnection,
+    of: Version,
+    at: &Place,
+    error: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE projections.parked p
+         SET tries = t.tries, position = e.position, sequence = e.sequence, event_id = e.event_id, event_type = e.event_type,
+             error = coalesce($8, 'not tried yet: what stood before it was applied a moment ago'),
+             tried_at = CASE WHEN $8 IS NULL THEN p.tried_at ELSE clock_timestamp() END,
+             retry_at = CASE WHEN $8 IS NULL THEN clock_timestamp()
+                        ELSE clock_timestamp() + least(60 * 2 ^ least(t.tries - 1, 6), 3600) * interval '1 second' END
+         FROM log.events e
+         CROSS JOIN LATERAL (
+             SELECT CASE WHEN $8 IS NULL THEN 0 WHEN q.position = e.position THEN least(q.tries, 1000000) + 1 ELSE 1 END
+                    AS tries
+             FROM projections.parked q
+             WHERE q.projection = $1 AND q.version = $2 AND q.partition = $3 AND q.tenant_id = $4
+               AND q.aggregate_type = $5 AND q.aggregate_id = $6) t
+         WHERE p.projection = $1 AND p.version = $2 AND p.partition = $3 AND p.tenant_id = $4 AND p.aggregate_type = $5
+           AND p.aggregate_id = $6 AND e.partition = $3 AND e.position = $7",
+    )
+    .bind(of.projection)
+    .bind(of.number)
+    .bind(i32::from(at.partition))
+    .bind(&*at.stream.tenant)
+    .bind(&*at.stream.aggregate_type)
+    .bind(&*at.stream.aggregate_id)
+    .bind(at.position.cast_signed())
+    .bind(error)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Of columns (tenant_id, aggregate_type, aggregate_id, partition, position, sequence).
+pub(crate) fn place(row: &PgRow) -> Result<Place, sqlx::Error> {
+    let bad =
+        |what: &'static str| sqlx::Error::Decode(format!("{what} of a parked stream is out of range").into());
+    let stream =
+        StreamId::new(row.try_get::<&str, _>(0)?, row.try_get::<&str, _>(1)?, row.try_get::<&str, _>(2)?);
+    Ok(Place {
+        stream,
+        partition: Partition::try_from(row.try_get::<i32, _>(3)?).map_err(|_| bad("partition"))?,
+        position: Position::try_from(row.try_get::<i64, _>(4)?).map_err(|_| bad("position"))?,
+        sequence: u64::try_from(row.try_get::<i64, _>(5)?).map_err(|_| bad("sequence"))?,
+    })
+}
+
+fn numbers(partitions: &[Partition]) -> Vec<i32> {
+    partitions.iter().map(|partition| i32::from(*partition)).collect()
+}

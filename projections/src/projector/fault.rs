@@ -1,0 +1,150 @@
+//! Why events could not be applied, and what follows from that.
+
+use rollcall_event_store::{Partition, Position, keys, tail};
+
+use crate::parking::STREAMS_MAX;
+
+/// Characters that are kept of an error.
+const TOLD_MAX: usize = 1_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Tail(#[from] tail::Error),
+    #[error(transparent)]
+    Keys(#[from] keys::Error),
+    #[error("an event cannot be read (partition {partition}, position {position})")]
+    Event { partition: Partition, position: Position, source: rollcall_domain::stored::Error },
+    #[error("a row cannot be read (partition {partition}, position {position})")]
+    Row { partition: Partition, position: Position },
+    #[error(
+        "a row is at version {found}, but the next event makes version {next} (partition {partition}, position \
+         {position}): rebuild the projection"
+    )]
+    Gap { found: u64, next: u64, partition: Partition, position: Position },
+    #[error(
+        "there is no row to go on from, and the event makes version {next} (partition {partition}, position {position}): \
+         the user's first event was discarded, or rebuild the projection"
+    )]
+    NoRow { next: u64, partition: Partition, position: Position },
+    #[error(
+        "{STREAMS_MAX} streams of partition {partition} are parked already: more than these streams is wrong. See the \
+         errors that `rollcall parked list` shows"
+    )]
+    TooManyParked { partition: Partition },
+}
+
+/// What an error says of the events that it came with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing: trying again may help without anybody's doing.
+    Transient,
+    /// One of them, or the row that it goes on from, cannot be worked with. Alone, it parks its stream.
+    Poisoned,
+    /// Nothing of the partition can be: the log has a hole, or a table or a right is missing.
+    Halted,
+}
+
+impl Error {
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            Self::Database(error)
+            | Self::Tail(tail::Error::Database(error))
+            | Self::Keys(keys::Error::Database(error)) => judge(error),
+            Self::Tail(tail::Error::Hole { .. } | tail::Error::Repeated { .. })
+            | Self::TooManyParked { .. } => Verdict::Halted,
+            Self::Keys(_) | Self::Event { .. } | Self::Row { .. } | Self::Gap { .. } | Self::NoRow { .. } => {
+                Verdict::Poisoned
+            }
+        }
+    }
+
+    /// The error with its causes in one line that may be kept and shown: of the database's errors the SQLSTATE and the names
+    /// alone, of JSON's the place alone, since both repeat the value that they stumbled over.
+    pub(super) fn told(&self) -> String {
+        let mut told = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(source) = cause {
+            told.push_str(": ");
+            if let Some(error) = source.downcast_ref::<sqlx::Error>() {
+                told.push_str(&of_database(error));
+                break;
+            }
+            if let Some(error) = source.downcast_ref::<serde_json::Error>() {
+                told.push_str(&format!("JSON, line {}, column {}", error.line(), error.column()));
+                break;
+            }
+            told.push_str(&source.to_string());
+            cause = source.source();
+        }
+        told.chars().take(TOLD_MAX).collect()
+    }
+}
+
+/// By SQLSTATE class: 22 (data), 23 (integrity) and 54 (limits) lie in a row, 42 (syntax or access) in the tables. All
+/// others pass: connections, conflicts, disks that are full, servers that stop.
+fn judge(error: &sqlx::Error) -> Verdict {
+    match error {
+        sqlx::Error::Database(error) => match error.code().as_deref().and_then(|code| code.get(..2)) {
+            Some("22" | "23" | "54") => Verdict::Poisoned,
+            Some("42") => Verdict::Halted,
+            _ => Verdict::Transient,
+        },
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => {
+            Verdict::Poisoned
+        }
+        _ => Verdict::Transient,
+    }
+}
+
+fn of_database(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => {
+            let mut told = format!("SQLSTATE {}", error.code().as_deref().unwrap_or("unknown"));
+            for (what, name) in [("table", error.table()), ("constraint", error.constraint())] {
+                if let Some(name) = name {
+                    told.push_str(&format!(", {what} {name}"));
+                }
+            }
+            told
+        }
+        sqlx::Error::ColumnDecode { index, .. } => format!("column {index} cannot be decoded"),
+        sqlx::Error::Decode(_) => "a column cannot be decoded".to_owned(),
+        sqlx::Error::RowNotFound => "a row that should be there is not".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rollcall_domain::stored;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_an_error_repeats_no_value() {
+        let source = serde_json::from_str::<u8>(r#""ada@example.com""#).unwrap_err();
+        assert!(source.to_string().contains("ada@example.com"));
+        let source = stored::Error::Payload { event_type: "UserCreated".to_owned(), source };
+        let error = Error::Event { partition: 1, position: 2, source };
+        assert_eq!(
+            error.told(),
+            "an event cannot be read (partition 1, position 2): payload of UserCreated cannot be read: JSON, line 1, \
+             column 17"
+        );
+        let error = Error::from(sqlx::Error::Decode("ada@example.com".into()));
+        assert_eq!(error.told(), "the database failed: a column cannot be decoded");
+    }
+
+    #[test]
+    fn only_what_lies_in_an_event_or_its_row_parks() {
+        let hole = tail::Error::Hole { partition: 0, expected_after: 1, found: None };
+        assert_eq!(Error::from(hole).verdict(), Verdict::Halted);
+        assert_eq!(Error::TooManyParked { partition: 0 }.verdict(), Verdict::Halted);
+        assert_eq!(Error::from(sqlx::Error::PoolTimedOut).verdict(), Verdict::Transient);
+        assert_eq!(Error::from(sqlx::Error::RowNotFound).verdict(), Verdict::Poisoned);
+        assert_eq!(Error::Row { partition: 0, position: 1 }.verdict(), Verdict::Poisoned);
+    }
+}

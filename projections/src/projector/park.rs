@@ -1,0 +1,291 @@
+//! How a projector finds the event that cannot be applied, parks its stream, and tries again.
+
+use std::collections::BTreeSet;
+
+use rollcall_event_store::{Partition, Position, tail, tail::Span};
+use sqlx::{Connection, PgConnection};
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, Projection, Projector, Verdict, bounded};
+use crate::{
+    checkpoint,
+    leases::Epoch,
+    parking::{
+        Place, RETRY_EVENTS_MAX, RETRY_STREAMS_MAX, Step, steps_of_queue,
+        table::{self, Queued},
+    },
+};
+
+impl<P: Projection> Projector<P> {
+    /// Takes the spans as one batch; where that fails because of an event, as halves, until the event is alone. False where
+    /// something was in the way.
+    ///
+    /// # Errors
+    /// Those that pass.
+    pub(super) async fn work_off(
+        &mut self,
+        connection: &mut PgConnection,
+        leased: Vec<(Span, Epoch)>,
+        shutdown: &CancellationToken,
+    ) -> Result<bool, Error> {
+        let mut parts = vec![leased];
+        let mut clean = true;
+        while let Some(mut part) = parts.pop() {
+            // What stopped goes no further.
+            part.retain(|(span, _)| self.applied[usize::from(span.partition)] == span.after);
+            if part.is_empty() {
+                continue;
+            }
+            if shutdown.is_cancelled() {
+                return Ok(false);
+            }
+            let error = match bounded(self.batch(connection, &part)).await {
+                Ok(true) => continue,
+                Ok(false) => return Ok(false),
+                Err(error) => error,
+            };
+            clean = false;
+            match error.verdict() {
+                Verdict::Transient => return Err(error),
+                _ if part.len() > 1 => {
+                    let second = part.split_off(part.len() / 2);
+                    parts.extend([second, part]);
+                }
+                Verdict::Halted => self.stop(part[0].0.partition, &error),
+                Verdict::Poisoned => match halves(part[0]) {
+                    Some((first, second)) => parts.extend([vec![second], vec![first]]),
+                    None => match bounded(self.park(connection, part[0], &error)).await {
+                        Ok(true) => {}
+                        Ok(false) => return Ok(false),
+                        Err(error) if error.verdict() == Verdict::Transient => return Err(error),
+                        Err(error) => self.stop(part[0].0.partition, &error),
+                    },
+                },
+            }
+        }
+        Ok(clean)
+    }
+
+    /// Parks the stream of a single event and moves the checkpoint over it. False where another process took over.
+    async fn park(
+        &mut self,
+        connection: &mut PgConnection,
+        (event, epoch): (Span, Epoch),
+        error: &Error,
+    ) -> Result<bool, Error> {
+        if self.parking.full(event.partition) {
+            return Err(Error::TooManyParked { partition: event.partition });
+        }
+        let told = error.told();
+        let of = self.version;
+        let mut transaction = connection.begin().await?;
+        if !checkpoint::advance(&mut transaction, of, &[(event, epoch)]).await? {
+            transaction.rollback().await?;
+            self.lost().await;
+            return Ok(false);
+        }
+        let Some(place) = table::park(&mut transaction, of, &event, &told).await? else {
+            let (partition, expected_after) = (event.partition, event.after);
+            return Err(tail::Error::Hole { partition, expected_after, found: None }.into());
+        };
+        transaction.commit().await?;
+        self.parking.park(&place);
+        // Before anybody is told of the position.
+        self.progress.park(place.partition, &place.stream, place.position);
+        self.note(event.partition, event.until);
+        self.tell_parked();
+        tracing::error!(
+            projection = of.projection,
+            partition = event.partition,
+            position = event.until,
+            error = told,
+            "an event cannot be applied: its stream is parked, everything else goes on; see rollcall parked list"
+        );
+        metrics::counter!("rollcall_projection_parked_total", "projection" => of.projection).increment(1);
+        Ok(true)
+    }
+
+    /// What to do with the spans: events of parked streams queue, those that were discarded are skipped.
+    pub(super) async fn steps(
+        &self,
+        transaction: &mut PgConnection,
+        spans: &[Span],
+    ) -> Result<Vec<Step>, Error> {
+        let touched = self.parking.touched(spans);
+        let mut queue = BTreeSet::new();
+        if !touched.is_empty() {
+            let events = self.log.read_spans(transaction, &touched).await?;
+            let queued = events.iter().filter(|event| self.parking.queues(event));
+            queue.extend(queued.map(|event| (event.partition, event.position)));
+        }
+        Ok(self.parking.steps(spans, &queue))
+    }
+
+    pub(super) async fn take_steps(
+        &self,
+        transaction: &mut PgConnection,
+        steps: &[Step],
+    ) -> Result<(), Error> {
+        for step in steps {
+            match step {
+                Step::Apply(spans) => self.projection.apply(transaction, spans).await?,
+                Step::Skip(place) => self.projection.skip(transaction, place).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries streams again whose time has come; a few at once. False where another process took over.
+    pub(super) async fn retry_due(&mut self, connection: &mut PgConnection) -> Result<bool, Error> {
+        if !self.parking.look() {
+            return Ok(true);
+        }
+        let due = bounded(table::due(connection, self.version, &self.parking.partitions())).await?;
+        if due.len() == RETRY_STREAMS_MAX {
+            self.parking.look_again();
+        }
+        for place in due {
+            if !self.retry(connection, place).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Applies what queues in a stream, as far as it goes: all at once, or, where that fails, in halves up to the event that
+    /// cannot be applied.
+    async fn retry(&mut self, connection: &mut PgConnection, stream: Place) -> Result<bool, Error> {
+        let Some(epoch) = self.held[usize::from(stream.partition)] else { return Ok(true) };
+        let checkpoint = self.applied[usize::from(stream.partition)];
+        let of = self.version;
+        let mut queue =
+            bounded(table::queue(connection, of, &stream, checkpoint, RETRY_EVENTS_MAX + 1)).await?;
+        let rest = (queue.len() > RETRY_EVENTS_MAX).then(|| queue.pop()).flatten();
+        let mut pieces = vec![(0, queue.len())];
+        while let Some((begin, end)) = pieces.pop() {
+            if begin == end {
+                continue;
+            }
+            let next = queue.get(end).or(rest.as_ref()).map(|queued| &queued.place);
+            let error = match bounded(self.go_on(connection, epoch, &queue[begin..end], next)).await {
+                Ok(true) => continue,
+                Ok(false) => {
+                    self.lost().await;
+                    return Ok(false);
+                }
+                Err(error) => error,
+            };
+            if error.verdict() == Verdict::Transient {
+                return Err(error);
+            }
+            if end - begin > 1 {
+                let middle = begin + (end - begin) / 2;
+                pieces.extend([(middle, end), (begin, middle)]);
+                continue;
+            }
+            let at = &queue[begin].place;
+            if !bounded(self.stay(connection, epoch, at, &error)).await? {
+                self.lost().await;
+                return Ok(false);
+            }
+            return Ok(true);
+        }
+        if rest.is_some() {
+            self.parking.look_again();
+        }
+        Ok(true)
+    }
+
+    /// Applies some of a stream's queue, at whose first event it is parked, in one transaction with where it is parked then.
+    async fn go_on(
+        &mut self,
+        connection: &mut PgConnection,
+        epoch: Epoch,
+        queue: &[Queued],
+        next: Option<&Place>,
+    ) -> Result<bool, Error> {
+        let (of, first) = (self.version, &queue[0].place);
+        let mut transaction = connection.begin().await?;
+        if !self.holds(&mut transaction, first.partition, epoch).await? {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
+        self.take_steps(&mut transaction, &steps_of_queue(queue)).await?;
+        match next {
+            Some(next) => table::stay(&mut transaction, of, next, None).await?,
+            None => table::release(&mut transaction, of, first).await?,
+        }
+        transaction.commit().await?;
+        match next {
+            Some(next) => {
+                self.parking.park(next);
+                self.progress.park(next.partition, &next.stream, next.position);
+            }
+            None => {
+                self.parking.release(first);
+                self.progress.release(first.partition, &first.stream);
+                tracing::info!(
+                    projection = of.projection,
+                    partition = first.partition,
+                    position = first.position,
+                    "a parked stream goes on"
+                );
+            }
+        }
+        self.tell_parked();
+        Ok(true)
+    }
+
+    /// Takes note that a stream is parked at this event still, or now at this one.
+    async fn stay(
+        &mut self,
+        connection: &mut PgConnection,
+        epoch: Epoch,
+        at: &Place,
+        error: &Error,
+    ) -> Result<bool, Error> {
+        let told = error.told();
+        let of = self.version;
+        let mut transaction = connection.begin().await?;
+        if !self.holds(&mut transaction, at.partition, epoch).await? {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
+        table::stay(&mut transaction, of, at, Some(&told)).await?;
+        transaction.commit().await?;
+        self.parking.park(at);
+        self.progress.park(at.partition, &at.stream, at.position);
+        tracing::warn!(
+            projection = of.projection,
+            partition = at.partition,
+            position = at.position,
+            error = told,
+            "a parked stream was tried again and stays parked"
+        );
+        Ok(true)
+    }
+
+    /// Whether the lease is still this process's, to the transaction's end.
+    async fn holds(
+        &self,
+        transaction: &mut PgConnection,
+        partition: Partition,
+        epoch: Epoch,
+    ) -> Result<bool, sqlx::Error> {
+        let of = self.version;
+        let at: Option<Position> = checkpoint::hold(transaction, of, partition, epoch).await?;
+        Ok(at == Some(self.applied[usize::from(partition)]))
+    }
+
+    pub(super) fn tell_parked(&self) {
+        metrics::gauge!("rollcall_projection_parked_streams", "projection" => P::SCHEMA.name)
+            .set(self.parking.parked() as f64);
+    }
+}
+
+/// None where there is one event.
+fn halves((span, epoch): (Span, Epoch)) -> Option<((Span, Epoch), (Span, Epoch))> {
+    let middle = span.after + span.events() / 2;
+    (middle > span.after)
+        .then_some(((Span { until: middle, ..span }, epoch), (Span { after: middle, ..span }, epoch)))
+}
