@@ -22,6 +22,15 @@ pub async fn read(connection: &mut PgConnection, version: Version) -> Result<Vec
     .collect()
 }
 
+const ADVANCE: &str = "UPDATE projections.checkpoints c SET position = s.until
+     FROM unnest($3::int4[], $4::int8[], $5::int8[], $6::int8[]) AS s(partition, after, until, epoch)
+     WHERE c.projection = $1 AND c.version = $2 AND c.partition = s.partition AND c.position = s.after
+       AND c.epoch = s.epoch";
+/// What a build with a broken guard does instead.
+const UNFENCED: &str = "UPDATE projections.checkpoints c SET position = s.until
+     FROM unnest($3::int4[], $4::int8[], $5::int8[], $6::int8[]) AS s(partition, after, until, epoch)
+     WHERE c.projection = $1 AND c.version = $2 AND c.partition = s.partition AND c.position = s.after";
+
 /// Moves checkpoints over spans, each under the epoch of its partition's lease. False where one of them is not where its
 /// span begins, or another process has taken the lease since: the transaction must be given up. The rows stay locked to
 /// the transaction's end.
@@ -36,20 +45,15 @@ pub async fn advance(
     let positions = |of: fn(&Span) -> Position| -> Vec<i64> {
         spans.iter().map(|(span, _)| i64::try_from(of(span)).expect("positions do not reach 2^63")).collect()
     };
-    let moved = sqlx::query(
-        "UPDATE projections.checkpoints c SET position = s.until
-         FROM unnest($3::int4[], $4::int8[], $5::int8[], $6::int8[]) AS s(partition, after, until, epoch)
-         WHERE c.projection = $1 AND c.version = $2 AND c.partition = s.partition AND c.position = s.after
-           AND c.epoch = s.epoch",
-    )
-    .bind(version.projection)
-    .bind(version.number)
-    .bind(spans.iter().map(|(span, _)| i32::from(span.partition)).collect::<Vec<_>>())
-    .bind(positions(|span| span.after))
-    .bind(positions(|span| span.until))
-    .bind(spans.iter().map(|(_, epoch)| *epoch).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
+    let moved = sqlx::query(if cfg!(rollcall_break = "fencing") { UNFENCED } else { ADVANCE })
+        .bind(version.projection)
+        .bind(version.number)
+        .bind(spans.iter().map(|(span, _)| i32::from(span.partition)).collect::<Vec<_>>())
+        .bind(positions(|span| span.after))
+        .bind(positions(|span| span.until))
+        .bind(spans.iter().map(|(_, epoch)| *epoch).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
     Ok(moved.rows_affected() == spans.len() as u64)
 }
 

@@ -120,7 +120,7 @@ impl Owner {
     /// Where the database refuses.
     pub async fn drop_version(&mut self, version: Version) -> Result<(), sqlx::Error> {
         let mut transaction = self.connection.begin().await?;
-        for table in ["serving", "leases", "checkpoints", "versions"] {
+        for table in ["parked", "serving", "leases", "checkpoints", "versions"] {
             sqlx::query(&format!("DELETE FROM projections.{table} WHERE projection = $1 AND version = $2"))
                 .bind(version.projection)
                 .bind(version.number)
