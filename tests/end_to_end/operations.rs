@@ -51,7 +51,7 @@ async fn metrics_count_requests_by_route_and_name_nobody() {
     let id = created.id();
     let found = client.get_after(&format!("{USERS}?email=ada@example.com&name=ada"), created.token()).await;
     found.expect(200);
-    client.post(&user(&id, "/deactivate"), json!({"reason": "a reason"})).await.expect(200);
+    client.post(&user(&id, "/deactivate"), json!({"reason": "Kummer"})).await.expect(200);
     client.get("/nowhere/ada@example.com").await.expect(404);
     let lines = [
         r#"rollcall_http_requests_total{route="/api/v1/users",method="POST",status="201"}"#,
@@ -69,7 +69,7 @@ async fn metrics_count_requests_by_route_and_name_nobody() {
     });
     let metrics = metrics.await;
     assert!(metrics.header("content-type").unwrap().starts_with("text/plain"));
-    for told in [client.tenant.as_str(), &id, "tenant-", "example.com", "Lovelace", "reason", "nowhere"] {
+    for told in [client.tenant.as_str(), &id, "tenant-", "example.com", "Lovelace", "Kummer", "nowhere"] {
         assert!(!metrics.text.contains(told), "{told} is in\n{}", metrics.text);
     }
 }
