@@ -371,6 +371,8 @@ enum Deed {
     },
     Damage,
     Delete,
+    /// Another process takes over, which knows nothing of the streams.
+    Restart,
 }
 
 fn deeds() -> impl Strategy<Value = Vec<Deed>> {
@@ -380,6 +382,7 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
         2 => (0..3_u8).prop_map(|stream| Deed::LoadOther { stream }),
         1 => Just(Deed::Damage),
         1 => Just(Deed::Delete),
+        2 => Just(Deed::Restart),
     ];
     vec(deed, 1..50)
 }
@@ -394,9 +397,10 @@ fn a_load_with_snapshots_gives_what_a_load_without_gives() {
         .run(&(deeds(), 0..5_usize), |(deeds, after_events)| {
             runtime.block_on(async {
                 let test = Test::with(options(after_events)).await;
-                let (ours, other) = (streams::<2>(&test.log), streams::<1>(&test.log));
+                let mut log = test.log.clone();
                 let mut numbers: [u32; 3] = [0; 3];
                 for deed in deeds {
+                    let (ours, other) = (streams::<2>(&log), streams::<1>(&log));
                     match deed {
                         Deed::Append { stream, events } => {
                             let context = load(&ours, &stream.to_string()).await;
@@ -421,9 +425,13 @@ fn a_load_with_snapshots_gives_what_a_load_without_gives() {
                             test.execute("UPDATE log.snapshots SET sealed = '\\x010203'").await;
                         }
                         Deed::Delete => test.execute("DELETE FROM log.snapshots").await,
+                        Deed::Restart => {
+                            log.close().await;
+                            log = Log::open(&test.provisioned, options(after_events)).await.unwrap();
+                        }
                     }
                 }
-                test.log.close().await;
+                log.close().await;
             });
             Ok(())
         })
