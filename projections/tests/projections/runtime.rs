@@ -31,7 +31,7 @@ pub async fn profiles(test: &Test, log: &Log) -> Process {
     process::<Profiles>(test, log).await
 }
 
-async fn audit(test: &Test, log: &Log) -> Process {
+pub async fn audit(test: &Test, log: &Log) -> Process {
     process::<Audit>(test, log).await
 }
 
