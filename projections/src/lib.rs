@@ -17,6 +17,7 @@ pub mod progress;
 pub mod projector;
 pub mod publisher;
 pub mod schema;
+pub mod status;
 mod stored;
 pub mod tables;
 pub mod versions;

@@ -10,5 +10,6 @@ mod publisher;
 mod runtime;
 #[path = "../../../event-store/tests/log/server.rs"]
 mod server;
+mod status;
 mod support;
 mod users;
