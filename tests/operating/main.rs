@@ -13,3 +13,4 @@ mod roles;
 mod rollcall;
 mod rolling;
 mod site;
+mod status;

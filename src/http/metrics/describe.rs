@@ -51,6 +51,14 @@ fn projections() {
         "Times that a partition was found to go no further than an event: someone must look"
     );
     describe_gauge!("rollcall_projection_partitions_stopped", "Partitions that go no further than an event");
+    describe_counter!(
+        "rollcall_projection_audited_streams_total",
+        "Streams that were folded anew and compared with their rows"
+    );
+    describe_gauge!(
+        "rollcall_projection_drift_streams",
+        "Streams whose rows this process found to be not what the log says: someone must look"
+    );
     describe_gauge!("rollcall_projection_lag_events", "Events that a reader of the log has yet to apply");
     describe_gauge!(
         "rollcall_projection_lag_seconds",
