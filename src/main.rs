@@ -1,6 +1,7 @@
 //! `rollcall`: one binary, a subcommand for each role.
 
 mod adopt_restored;
+mod audit_projections;
 mod config;
 mod doctor;
 mod healthcheck;
@@ -14,6 +15,7 @@ mod ready;
 mod rebuild;
 mod serve;
 mod service;
+mod status;
 mod telemetry;
 mod up;
 
@@ -63,6 +65,10 @@ enum Role {
     },
     /// Make a read model anew from the log, beside the one that serves, and let it serve.
     Rebuild(rebuild::Options),
+    /// Show how far everything has come: partitions, read models, leases, processes, publisher.
+    Status(status::Options),
+    /// Compare the read models that serve with the log; exit status 1 where they differ.
+    AuditProjections(audit_projections::Options),
     /// Print what is in force, and where each value came from.
     Config {
         /// Print every key with its default and what it means instead: a file to start from.
@@ -99,6 +105,14 @@ fn main() -> ExitCode {
         Role::Rebuild(options) => {
             let (name, wish) = (options.name, options.wish());
             run(&options.flags, |settings| rebuild::run(settings, name, wish))
+        }
+        Role::Status(options) => {
+            let wish = options.wish();
+            run(&options.flags, |settings| status::run(settings, wish))
+        }
+        Role::AuditProjections(options) => {
+            let wish = options.wish();
+            run(&options.flags, |settings| audit_projections::run(settings, wish))
         }
         Role::Config { defaults: true, .. } => {
             print!("{DEFAULTS}");

@@ -14,6 +14,7 @@ use rollcall_edge::{
 use rollcall_event_store::{Log, append, migrate::Provisioned, spawn_vital};
 use rollcall_projections::{
     audit::{self, Audit},
+    auditor::{self, Auditor},
     leases::{Member, Units},
     profiles::{self, Profiles},
     progress::{Follower, Registry},
@@ -240,8 +241,12 @@ struct Background {
 }
 
 impl Background {
-    /// Projects every version of a read model that this process gets a share in.
+    /// Projects every version of a read model that this process gets a share in, and audits the one that serves.
     fn project<P: Projection>(&mut self) {
+        let serving = self.registry.serving(P::SCHEMA.name).expect("what is projected is followed");
+        let auditor = Auditor::new(self.log.clone(), serving, auditor::Options::default());
+        let audits = auditor.run::<P>(self.shutdown.clone());
+        spawn_vital(&self.tasks, self.log.failed(), "audit", audits);
         let (log, service, registry) = (self.log.clone(), self.service.clone(), self.registry.clone());
         let (tasks, shutdown) = (self.tasks.clone(), self.shutdown.clone());
         let schema = P::SCHEMA;

@@ -179,8 +179,34 @@ impl Keys {
         unknown.sort_unstable();
         unknown.dedup();
         metrics::counter!(MISSES).increment(unknown.len() as u64);
+        self.read(connection, &unknown, &mut keys).await?;
+        Ok(keys)
+    }
+
+    /// The keys of many subjects as the vault has them in the snapshot of the connection's transaction, whatever is in the
+    /// cache: for who compares what belongs together.
+    ///
+    /// # Errors
+    /// As [`of_subjects`](Self::of_subjects).
+    pub async fn in_vault<'a>(
+        &self,
+        connection: &mut PgConnection,
+        subjects: impl IntoIterator<Item = &'a StreamId>,
+    ) -> Result<HashMap<StreamId, SubjectKey>, Error> {
+        let subjects: Vec<&StreamId> = subjects.into_iter().collect();
+        let mut keys = HashMap::new();
+        self.read(connection, &subjects, &mut keys).await?;
+        Ok(keys)
+    }
+
+    async fn read(
+        &self,
+        connection: &mut PgConnection,
+        unknown: &[&StreamId],
+        keys: &mut HashMap<StreamId, SubjectKey>,
+    ) -> Result<(), Error> {
         if unknown.is_empty() {
-            return Ok(keys);
+            return Ok(());
         }
         let rows = sqlx::query(
             "SELECT q.ordinal, k.wrapped, t.erased_at IS NOT NULL AS erased
@@ -205,7 +231,7 @@ impl Keys {
             let key = self.judge(subject, wrapped.as_deref(), row.try_get(2)?)?;
             keys.insert(subject.clone(), key);
         }
-        Ok(keys)
+        Ok(())
     }
 
     /// A subject's key from what its rows say.

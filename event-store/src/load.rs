@@ -277,3 +277,42 @@ pub async fn page(
     .await?;
     rows.iter().map(|row| recorded(row, partition)).collect()
 }
+
+/// The first events of many streams, at most `limit` of each, for auditors: by stream, in order.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn firsts(
+    connection: &mut PgConnection,
+    streams: &[(StreamId, u16)],
+    limit: u32,
+) -> Result<Vec<Vec<Recorded>>, sqlx::Error> {
+    let of = |part: fn(&StreamId) -> &str| -> Vec<&str> {
+        streams.iter().map(|(stream, _)| part(stream)).collect()
+    };
+    let rows = sqlx::query(
+        "SELECT e.position, e.sequence, e.recorded_at, e.event_id, e.tenant_id, e.aggregate_type, e.aggregate_id,
+                e.event_type, e.event_version, e.payload::text, e.personal, e.metadata::text, q.ordinal
+         FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY
+              AS q(partition, tenant_id, aggregate_type, aggregate_id, ordinal)
+         CROSS JOIN LATERAL (
+             SELECT * FROM log.events s
+             WHERE s.partition = q.partition AND s.tenant_id = q.tenant_id
+               AND s.aggregate_type = q.aggregate_type AND s.aggregate_id = q.aggregate_id
+             ORDER BY s.sequence LIMIT $5) e
+         ORDER BY q.ordinal, e.sequence",
+    )
+    .bind(streams.iter().map(|(_, partition)| i32::from(*partition)).collect::<Vec<_>>())
+    .bind(of(|stream| &stream.tenant))
+    .bind(of(|stream| &stream.aggregate_type))
+    .bind(of(|stream| &stream.aggregate_id))
+    .bind(i64::from(limit))
+    .fetch_all(connection)
+    .await?;
+    let mut events: Vec<Vec<Recorded>> = streams.iter().map(|_| Vec::new()).collect();
+    for row in &rows {
+        let place = usize::try_from(row.try_get::<i64, _>(12)? - 1).expect("ordinals count from 1");
+        events[place].push(recorded(row, streams[place].1)?);
+    }
+    Ok(events)
+}

@@ -1,10 +1,11 @@
 //! Audit: who changed what when, across users. Rows point at events; values and reasons stay in the log, where they are
 //! sealed, and are opened for the reader who may see them. One user's history is that user's stream, read from the log.
 
+mod drift;
 mod queries;
 
 use rollcall_event_store::{
-    Log,
+    Log, Recorded,
     tail::{self, Span},
 };
 use sqlx::PgConnection;
@@ -14,7 +15,7 @@ pub use queries::{
 };
 
 use crate::{
-    drift::Folded,
+    drift::{Drift, Folded, RowKey, Swept},
     parking,
     projector::{Error, Projection},
     schema::{Schema, Version},
@@ -43,14 +44,14 @@ pub const SCHEMA: Schema = Schema {
 
 /// The projection of audit entries: one statement inside the database.
 pub struct Audit {
+    version: Version,
     insert: String,
-    /// Counts the entries that are what their events say.
-    alike: String,
 }
 
 impl Audit {
     fn new(version: Version) -> Self {
         Self {
+            version,
             insert: version.sql(
                 "INSERT INTO {schema}.entries (position, recorded_at, partition, tenant_id, aggregate_type, event_type,
                                                actor, import_id)
@@ -61,15 +62,6 @@ impl Audit {
                      SELECT * FROM log.events l
                      WHERE l.partition = s.partition AND l.position > s.after AND l.position <= s.until
                      ORDER BY l.position) e",
-            ),
-            alike: version.sql(
-                "SELECT count(*) FROM unnest($1::int4[], $2::int8[]) AS q(partition, position)
-                 JOIN log.events e ON e.partition = q.partition AND e.position = q.position
-                 JOIN {schema}.entries a ON a.tenant_id = e.tenant_id AND a.recorded_at = e.recorded_at
-                     AND a.partition = e.partition AND a.position = e.position
-                 WHERE a.aggregate_type = e.aggregate_type AND a.event_type = e.event_type
-                   AND a.actor IS NOT DISTINCT FROM e.metadata->>'actor'
-                   AND a.import_id IS NOT DISTINCT FROM e.metadata->>'import_id'",
             ),
         }
     }
@@ -108,15 +100,35 @@ impl Projection for Audit {
     async fn differences(
         &self,
         connection: &mut PgConnection,
+        folded: &[Folded],
+    ) -> Result<Vec<Vec<String>>, Error> {
+        drift::differences(connection, self.version, folded).await
+    }
+
+    async fn swept(
+        &self,
+        connection: &mut PgConnection,
+        after: Option<&RowKey>,
+        rows_max: u32,
+    ) -> Result<Swept, Error> {
+        drift::swept(connection, self.version, after, rows_max).await
+    }
+
+    async fn repair(
+        &self,
+        transaction: &mut PgConnection,
+        drift: &Drift,
         folded: &Folded,
-    ) -> Result<Vec<String>, Error> {
-        let alike: i64 = sqlx::query_scalar(&self.alike)
+    ) -> Result<(), Error> {
+        drift::remove(transaction, self.version, drift.row.as_ref(), folded).await?;
+        let after = |event: &Recorded| event.position.cast_signed() - 1;
+        sqlx::query(&self.insert)
             .bind(folded.events.iter().map(|event| i32::from(event.partition)).collect::<Vec<_>>())
+            .bind(folded.events.iter().map(after).collect::<Vec<_>>())
             .bind(folded.events.iter().map(|event| event.position.cast_signed()).collect::<Vec<_>>())
-            .fetch_one(connection)
+            .execute(transaction)
             .await?;
-        let missing = folded.events.len() as u64 != alike.cast_unsigned();
-        Ok(if missing { vec!["entries".to_owned()] } else { Vec::new() })
+        Ok(())
     }
 
     /// The entry is missing, and nothing goes on from it.

@@ -1,17 +1,40 @@
-//! Whether a read model is what the log says: rows are counted, and streams folded anew and compared with their rows.
+//! Whether a read model is what the log says: rows are counted, and streams folded anew and compared with their rows; what
+//! differs is made anew.
 //!
 //! All that is said of a row that differs is whose it is and which fields; values are personal.
+//!
+//! *Invariant:* a read model at work does not differ from itself. Checkpoints, rows and keys are read in one snapshot, and
+//! events up to a checkpoint do not change. A stream about which a snapshot cannot tell is left out: one that is parked, and
+//! one whose data key is gone while events of it are still to be applied, since the event that removes the row may be among
+//! them.
+
+use std::collections::HashSet;
 
 use rollcall_event_store::{Log, Partition, Position, Recorded, StreamId, load};
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, Executor, PgConnection, Postgres, Row, Transaction};
 
 use crate::{
+    checkpoint,
     projector::{Error, Projection},
     schema::Version,
 };
 
-/// Events that one statement reads of a stream that is folded anew.
+/// Instead of a field: there is no row.
+pub const MISSING: &str = "missing";
+/// Instead of a field: there is a row without an event.
+pub const SURPLUS: &str = "surplus";
+
+/// Streams that are compared in one snapshot, with one statement for each kind of thing that is read.
+const STREAMS_MAX: usize = 200;
+/// Events of each that are read at once; longer ones are read on by themselves.
+const FIRST_EVENTS: u32 = 50;
+/// Events that one statement reads of a longer stream.
 const PAGE: u32 = 1_000;
+/// Events of a partition among which one statement looks for streams that begin.
+const WALK_EVENTS: Position = 2_000;
+/// For a transaction that finds what it reads by keys, however short the tables.
+const LOOK_UPS: &str =
+    "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 
 /// How many rows a partition has, and how many it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,17 +47,41 @@ pub struct Counted {
 /// A stream whose rows are not what its events say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drift {
+    /// Of a row whose stream cannot be told, a place takes that of the id.
     pub stream: StreamId,
     pub partition: Partition,
     /// Names alone.
     pub fields: Vec<String>,
+    /// A row that no stream accounts for, where it cannot be found by its stream.
+    pub row: Option<RowKey>,
 }
 
-/// A stream's events up to where the read model has come, and how far that is.
+/// What a row's key is made of, as text.
+pub type RowKey = Vec<String>;
+
+/// A page of rows that were looked at.
+#[derive(Debug, Default)]
+pub struct Swept {
+    pub rows: u64,
+    /// The last of them; none where there are no more.
+    pub last: Option<RowKey>,
+    pub surplus: Vec<Drift>,
+}
+
+/// A stream's events up to where the read model has come.
 pub struct Folded {
     pub stream: StreamId,
     pub partition: Partition,
     pub events: Vec<Recorded>,
+    /// There are events that have yet to be applied.
+    pub more: bool,
+}
+
+/// Streams that begin in a part of the log.
+pub struct Walked {
+    pub streams: Vec<StreamId>,
+    /// The position from which to go on.
+    pub until: Position,
 }
 
 /// Counts the rows of each partition and what they should be, in one snapshot.
@@ -71,6 +118,7 @@ pub async fn sample(
     version: Version,
     streams: usize,
 ) -> Result<Vec<StreamId>, sqlx::Error> {
+    let mut snapshot = snapshot(connection).await?;
     let rows = sqlx::query(
         "SELECT DISTINCT e.tenant_id, e.aggregate_type, e.aggregate_id
          FROM projections.checkpoints c
@@ -84,18 +132,37 @@ pub async fn sample(
     .bind(version.projection)
     .bind(version.number)
     .bind(i64::try_from(streams).unwrap_or(i64::MAX))
-    .fetch_all(connection)
+    .fetch_all(&mut *snapshot)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let text = |place: usize| row.try_get::<&str, _>(place);
-            Ok(StreamId::new(text(0)?, text(1)?, text(2)?))
-        })
-        .collect()
+    snapshot.rollback().await?;
+    rows.iter().map(|row| stream_id(row, 0)).collect()
 }
 
-/// Folds streams anew and compares them with their rows; those that differ. Rows and checkpoints are read in one snapshot,
-/// and events do not change, so a read model at work does not differ from itself.
+/// The streams that begin after a position, within a bounded number of events and no further than `until`.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn walk(
+    connection: &mut PgConnection,
+    partition: Partition,
+    after: Position,
+    until: Position,
+) -> Result<Walked, sqlx::Error> {
+    let until = until.min(after + WALK_EVENTS);
+    let rows = sqlx::query(
+        "SELECT tenant_id, aggregate_type, aggregate_id FROM log.events
+         WHERE partition = $1 AND position > $2 AND position <= $3 AND sequence = 1 ORDER BY position",
+    )
+    .bind(i32::from(partition))
+    .bind(after.cast_signed())
+    .bind(until.cast_signed())
+    .fetch_all(connection)
+    .await?;
+    let streams = rows.iter().map(|row| stream_id(row, 0)).collect::<Result<_, _>>()?;
+    Ok(Walked { streams, until })
+}
+
+/// Folds streams anew and compares them with their rows; those that differ.
 ///
 /// # Errors
 /// Where the database, an event or a row cannot be read.
@@ -106,45 +173,168 @@ pub async fn compare<P: Projection>(
     version: Version,
     streams: &[StreamId],
 ) -> Result<Vec<Drift>, Error> {
-    let mut transaction = connection.begin().await?;
-    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        .execute(&mut *transaction)
-        .await?;
-    let positions: Vec<Position> = crate::checkpoint::read(&mut transaction, version).await?;
     let mut drifts = Vec::new();
-    for stream in streams {
-        let partition = stream.partition(log.partitions());
-        let until = positions.get(usize::from(partition)).copied().unwrap_or_default();
-        let folded = Folded {
-            stream: stream.clone(),
-            partition,
-            events: events(&mut transaction, stream, partition, until).await?,
-        };
-        let fields = projection.differences(&mut transaction, &folded).await?;
-        if !fields.is_empty() {
-            drifts.push(Drift { stream: folded.stream, partition, fields });
+    for some in streams.chunks(STREAMS_MAX) {
+        let mut snapshot = snapshot(connection).await?;
+        let positions = checkpoint::read(&mut snapshot, version).await?;
+        // The version was dropped: nothing can be said of its rows.
+        if positions.len() != usize::from(log.partitions()) {
+            return Err(sqlx::Error::RowNotFound.into());
+        }
+        let parked = parked(&mut snapshot, version, some).await?;
+        let placed = some
+            .iter()
+            .filter(|stream| !parked.contains(*stream))
+            .map(|stream| (stream.clone(), stream.partition(log.partitions())));
+        let folded = fold(&mut snapshot, &positions, &placed.collect::<Vec<_>>()).await?;
+        let fields = projection.differences(&mut snapshot, &folded).await?;
+        snapshot.rollback().await?;
+        for (folded, fields) in folded.into_iter().zip(fields) {
+            if !fields.is_empty() {
+                let Folded { stream, partition, .. } = folded;
+                drifts.push(Drift { stream, partition, fields, row: None });
+            }
         }
     }
-    transaction.rollback().await?;
     Ok(drifts)
 }
 
-/// A stream's events up to a position of its partition.
-async fn events(
+/// Looks at a page of rows for those that no applied event accounts for.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn sweep<P: Projection>(
+    projection: &P,
     connection: &mut PgConnection,
-    stream: &StreamId,
-    partition: Partition,
-    until: Position,
-) -> Result<Vec<Recorded>, Error> {
-    let mut events: Vec<Recorded> = Vec::new();
-    loop {
-        let after = events.last().map_or(0, |event| event.sequence);
-        let page = load::page(connection, stream, partition, after, PAGE).await?;
-        let more = page.len() == PAGE as usize;
-        events.extend(page);
-        if events.last().is_some_and(|last| last.position > until) || !more {
-            events.retain(|event| event.position <= until);
-            return Ok(events);
-        }
+    after: Option<&RowKey>,
+    rows_max: u32,
+) -> Result<Swept, Error> {
+    let mut snapshot = snapshot(connection).await?;
+    let swept = projection.swept(&mut snapshot, after, rows_max).await?;
+    snapshot.rollback().await?;
+    Ok(swept)
+}
+
+/// Makes the rows of a stream anew, in one short transaction that holds its partition's checkpoint, so that no batch runs
+/// in between. False where there was nothing to repair any more, or the stream is parked, and its rows wait for that.
+///
+/// # Errors
+/// Where the database refuses, or an event cannot be read.
+pub async fn repair<P: Projection>(
+    projection: &P,
+    connection: &mut PgConnection,
+    version: Version,
+    drift: &Drift,
+) -> Result<bool, Error> {
+    let mut transaction = connection.begin().await?;
+    transaction.execute(LOOK_UPS).await?;
+    let until: Option<i64> = sqlx::query_scalar(
+        "SELECT position FROM projections.checkpoints
+         WHERE projection = $1 AND version = $2 AND partition = $3 FOR UPDATE",
+    )
+    .bind(version.projection)
+    .bind(version.number)
+    .bind(i32::from(drift.partition))
+    .fetch_optional(&mut *transaction)
+    .await?;
+    // A row may bear the number of a partition that there is not: nobody else writes it.
+    let mut positions = vec![0; usize::from(drift.partition) + 1];
+    positions[usize::from(drift.partition)] = until.unwrap_or_default().cast_unsigned();
+    let streams = [(drift.stream.clone(), drift.partition)];
+    if !parked(&mut transaction, version, std::slice::from_ref(&drift.stream)).await?.is_empty() {
+        return Ok(false);
     }
+    let folded = fold(&mut transaction, &positions, &streams).await?;
+    let fields = projection.differences(&mut transaction, &folded).await?;
+    if drift.row.is_none() && fields.iter().all(Vec::is_empty) {
+        return Ok(false);
+    }
+    projection.repair(&mut transaction, drift, &folded[0]).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// A transaction that sees one state.
+async fn snapshot(connection: &mut PgConnection) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    transaction.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    transaction.execute(LOOK_UPS).await?;
+    Ok(transaction)
+}
+
+/// Those of the streams that are parked, whose rows stay behind until somebody has looked, or that an operator had do
+/// without an event.
+async fn parked(
+    connection: &mut PgConnection,
+    version: Version,
+    streams: &[StreamId],
+) -> Result<HashSet<StreamId>, sqlx::Error> {
+    let of = |part: fn(&StreamId) -> &str| -> Vec<&str> { streams.iter().map(part).collect() };
+    let rows = sqlx::query(
+        "WITH asked AS (SELECT * FROM unnest($3::text[], $4::text[], $5::text[])
+                        AS q(tenant_id, aggregate_type, aggregate_id))
+         SELECT p.tenant_id, p.aggregate_type, p.aggregate_id
+         FROM asked JOIN projections.parked p USING (tenant_id, aggregate_type, aggregate_id)
+         WHERE p.projection = $1 AND p.version = $2
+         UNION
+         SELECT d.tenant_id, d.aggregate_type, d.aggregate_id
+         FROM asked JOIN projections.discarded d USING (tenant_id, aggregate_type, aggregate_id)
+         WHERE d.projection = $1",
+    )
+    .bind(version.projection)
+    .bind(version.number)
+    .bind(of(|stream| &stream.tenant))
+    .bind(of(|stream| &stream.aggregate_type))
+    .bind(of(|stream| &stream.aggregate_id))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| stream_id(row, 0)).collect()
+}
+
+/// Partitions in which streams are parked or events were discarded, so that rows cannot be told by their number.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn parked_partitions(
+    connection: &mut PgConnection,
+    version: Version,
+) -> Result<HashSet<Partition>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT partition FROM projections.parked WHERE projection = $1 AND version = $2
+         UNION SELECT partition FROM projections.discarded WHERE projection = $1",
+    )
+    .bind(version.projection)
+    .bind(version.number)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| Ok(Partition::try_from(row.try_get::<i32, _>(0)?).unwrap_or_default())).collect()
+}
+
+/// The events of streams up to the positions of their partitions.
+async fn fold(
+    connection: &mut PgConnection,
+    positions: &[Position],
+    streams: &[(StreamId, Partition)],
+) -> Result<Vec<Folded>, Error> {
+    let read = load::firsts(connection, streams, FIRST_EVENTS).await?;
+    let mut folded = Vec::with_capacity(streams.len());
+    for ((stream, partition), mut events) in streams.iter().zip(read) {
+        let until = positions.get(usize::from(*partition)).copied().unwrap_or_default();
+        let mut full = events.len() == FIRST_EVENTS as usize;
+        while full && events.last().is_some_and(|last| last.position <= until) {
+            let after = events.last().map_or(0, |last| last.sequence);
+            let page = load::page(connection, stream, *partition, after, PAGE).await?;
+            full = page.len() == PAGE as usize;
+            events.extend(page);
+        }
+        let more = events.last().is_some_and(|last| last.position > until);
+        events.retain(|event| event.position <= until);
+        folded.push(Folded { stream: stream.clone(), partition: *partition, events, more });
+    }
+    Ok(folded)
+}
+
+fn stream_id(row: &sqlx::postgres::PgRow, first: usize) -> Result<StreamId, sqlx::Error> {
+    let text = |place: usize| row.try_get::<&str, _>(first + place);
+    Ok(StreamId::new(text(0)?, text(1)?, text(2)?))
 }

@@ -30,9 +30,9 @@ use self::{plan::Plan, table::Table};
 use crate::{projector::chain, schema::Version, versions};
 
 /// How long after its last word a member counts as alive.
-const LIVES_FOR: Duration = Duration::from_secs(3);
+pub(crate) const LIVES_FOR: Duration = Duration::from_secs(3);
 /// How long after its last word a member whose session has ended counts as alive: it may be connecting again.
-const RECONNECTS_WITHIN: Duration = Duration::from_millis(1_250);
+pub(crate) const RECONNECTS_WITHIN: Duration = Duration::from_millis(1_250);
 const SAYS_SO_EVERY: Duration = Duration::from_millis(500);
 const LOOKS_EVERY: Duration = Duration::from_millis(250);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);

@@ -7,6 +7,7 @@
 //! The publisher keeps its checkpoint behind its acknowledgements, so every event is published at least once.
 
 pub mod audit;
+pub mod auditor;
 pub mod checkpoint;
 pub mod drift;
 pub mod leases;
@@ -17,6 +18,7 @@ pub mod progress;
 pub mod projector;
 pub mod publisher;
 pub mod schema;
+pub mod status;
 mod stored;
 pub mod tables;
 pub mod versions;

@@ -23,7 +23,7 @@ pub use fault::Error;
 use self::fault::Verdict;
 use crate::{
     checkpoint,
-    drift::Folded,
+    drift::{Drift, Folded, RowKey, Swept},
     leases::{Epoch, Share, Turn},
     parking::{self, Parking, Place},
     progress::Progress,
@@ -57,12 +57,30 @@ pub trait Projection: Send + Sync + 'static {
     /// should be.
     fn count(&self) -> &'static str;
 
-    /// The fields of a stream's rows that are not what its events say, by name.
+    /// The fields of each stream's rows that are not what its events say, by name; for a row that is not there
+    /// [`MISSING`](crate::drift::MISSING), for one too many [`SURPLUS`](crate::drift::SURPLUS).
     fn differences(
         &self,
         connection: &mut PgConnection,
+        folded: &[Folded],
+    ) -> impl Future<Output = Result<Vec<Vec<String>>, Error>> + Send;
+
+    /// A page of the rows by their key, after one of them or from the first, and those of them that no applied event
+    /// accounts for.
+    fn swept(
+        &self,
+        connection: &mut PgConnection,
+        after: Option<&RowKey>,
+        rows_max: u32,
+    ) -> impl Future<Output = Result<Swept, Error>> + Send;
+
+    /// Makes the rows of a stream anew from its events, while no batch of its partition can run.
+    fn repair(
+        &self,
+        transaction: &mut PgConnection,
+        drift: &Drift,
         folded: &Folded,
-    ) -> impl Future<Output = Result<Vec<String>, Error>> + Send;
+    ) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Goes past an event without applying it, because an operator discarded it: the stream's next event must find what it
     /// goes on from, as far as there is anything.

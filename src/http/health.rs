@@ -7,8 +7,8 @@ use std::{
 
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use rollcall_edge::auth::Authenticator;
-use rollcall_event_store::Log;
-use rollcall_projections::{Progress, progress, publisher::Status};
+use rollcall_event_store::{Borrowed, Log};
+use rollcall_projections::{Progress, progress, projector::chain, publisher::Status, status};
 use serde_json::{Map, Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
@@ -34,6 +34,7 @@ struct Inner {
     authenticator: Option<Authenticator>,
     guard: Guard,
     postgres: Postgres,
+    stands: Stands,
     started: Instant,
 }
 
@@ -52,8 +53,8 @@ impl Health {
         authenticator: Option<Authenticator>,
         guard: Guard,
     ) -> Self {
-        let (postgres, started) = (Postgres::default(), Instant::now());
-        Self(Arc::new(Inner { log, registry, publisher, authenticator, guard, postgres, started }))
+        let (postgres, stands, started) = (Postgres::default(), Stands::default(), Instant::now());
+        Self(Arc::new(Inner { log, registry, publisher, authenticator, guard, postgres, stands, started }))
     }
 
     /// Keeps the gauges, and asks PostgreSQL whether it is there: readiness is told from memory, because whoever asks for it
@@ -165,15 +166,25 @@ impl Health {
         (code, json!({"status": status, "checks": checks}))
     }
 
-    fn detailed(&self) -> (StatusCode, Value) {
+    /// What this process knows, and how everything stands in the database, where that can be read.
+    async fn detailed(&self) -> (StatusCode, Value) {
         let (code, mut body) = self.checks();
+        let stands = self.0.stands.read(&self.0.log).await;
         let heads = self.0.log.heads();
         let partitions = 0..self.0.log.partitions();
         let mut projections: Map<String, Value> = Map::new();
         for (version, progress, serving) in self.0.registry.versions.versions() {
             let positions: Vec<u64> = partitions.clone().map(|p| progress.position(p)).collect();
             let lag_events = self.lag(&progress);
-            let state = json!({"version": version.number, "lag_events": lag_events, "positions": positions});
+            let mut state =
+                json!({"version": version.number, "lag_events": lag_events, "positions": positions});
+            let stands = stands.as_ref().and_then(|all| all.projections.iter().find(|of| of.is(version)));
+            if let Some(of) = stands {
+                state["shape"] = of.shape.into();
+                state["state"] = of.state.as_str().into();
+                state["lag_seconds"] = of.lag_seconds.into();
+                state["parked_streams"] = of.parked_streams.into();
+            }
             // One that is being built, or was, stands under its full name.
             let name = if serving { version.projection.to_owned() } else { version.qualifier() };
             projections.insert(name, state);
@@ -188,7 +199,45 @@ impl Health {
         });
         body["requests_at_work"] = self.0.guard.at_work().into();
         body["projections"] = projections.into();
+        if let Some(stands) = stands {
+            body["partitions"] = json!(stands.partitions);
+            body["leases"] = json!(stands.leases);
+            body["members"] = json!(stands.members);
+            body["publisher"] = json!(stands.publisher);
+        }
         (code, body)
+    }
+}
+
+/// How everything stands in the database: read when somebody asks, but not more than once a second, however many do.
+#[derive(Default)]
+struct Stands(tokio::sync::Mutex<Option<(Instant, Option<Arc<status::Status>>)>>);
+
+impl Stands {
+    /// None where the database does not answer in time.
+    async fn read(&self, log: &Log) -> Option<Arc<status::Status>> {
+        let mut known = self.0.lock().await;
+        if let Some((at, stands)) = &*known
+            && at.elapsed() < EVERY
+        {
+            return stands.clone();
+        }
+        let work = async {
+            let mut connection = Borrowed::from(log.pool()).await?;
+            let stands = status::read(&mut connection).await?;
+            connection.done();
+            Ok::<_, status::Error>(stands)
+        };
+        let stands = match tokio::time::timeout(ANSWER_WITHIN, work).await {
+            Ok(Ok(stands)) => Some(Arc::new(stands)),
+            Ok(Err(error)) => {
+                tracing::debug!(error = %chain(&error), "how the projections stand cannot be read");
+                None
+            }
+            Err(_) => None,
+        };
+        *known = Some((Instant::now(), stands.clone()));
+        stands
     }
 }
 
@@ -246,6 +295,6 @@ async fn readyz(State(health): State<Health>) -> impl IntoResponse {
 }
 
 async fn detailed(State(health): State<Health>) -> impl IntoResponse {
-    let (code, body) = health.detailed();
+    let (code, body) = health.detailed().await;
     (code, Json(body))
 }

@@ -16,4 +16,5 @@ mod roles;
 mod rollcall;
 mod rolling;
 mod site;
+mod status;
 mod waiting;

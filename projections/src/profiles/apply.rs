@@ -12,7 +12,7 @@ use sqlx::{PgConnection, Row};
 use super::{SCHEMA, SEALED, drift, names};
 use crate::{
     Profile,
-    drift::Folded,
+    drift::{Drift, Folded, RowKey, Swept},
     parking::Place,
     projector::{Error, Projection},
     schema::{Schema, Version},
@@ -209,8 +209,8 @@ impl Projection for Profiles {
     async fn differences(
         &self,
         connection: &mut PgConnection,
-        folded: &Folded,
-    ) -> Result<Vec<String>, Error> {
+        folded: &[Folded],
+    ) -> Result<Vec<Vec<String>>, Error> {
         drift::differences(&self.log, connection, self.version, folded).await
     }
 
@@ -227,6 +227,40 @@ impl Projection for Profiles {
                 .await?;
         }
         Ok(())
+    }
+
+    async fn swept(
+        &self,
+        connection: &mut PgConnection,
+        after: Option<&RowKey>,
+        rows_max: u32,
+    ) -> Result<Swept, Error> {
+        drift::swept(&self.log, connection, self.version, after, rows_max).await
+    }
+
+    async fn repair(
+        &self,
+        transaction: &mut PgConnection,
+        drift: &Drift,
+        folded: &Folded,
+    ) -> Result<(), Error> {
+        sqlx::query(&self.delete)
+            .bind([&*drift.stream.tenant])
+            .bind([&*drift.stream.aggregate_id])
+            .execute(&mut *transaction)
+            .await?;
+        let Some(last) = folded.events.last() else { return Ok(()) };
+        let keys = self.log.keys().in_vault(transaction, [&folded.stream]).await?;
+        let key = keys.get(&folded.stream).ok_or_else(|| row_error(last))?;
+        let folding = Folding {
+            new: true,
+            key,
+            profile: drift::profile(key, folded)?,
+            version: last.sequence,
+            partition: last.partition,
+            position: last.position,
+        };
+        self.write(transaction, [(folded.stream.clone(), folding)].into()).await
     }
 }
 

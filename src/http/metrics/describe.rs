@@ -69,6 +69,14 @@ fn projections() {
         "rollcall_projection_parked_streams",
         "Streams that are parked at an event, in the partitions that this process projects: someone must look"
     );
+    describe_counter!(
+        "rollcall_projection_audited_streams_total",
+        "Streams that were folded anew and compared with their rows"
+    );
+    describe_gauge!(
+        "rollcall_projection_drift_streams",
+        "Streams whose rows this process found to be not what the log says: someone must look"
+    );
     describe_gauge!("rollcall_projection_lag_events", "Events that a reader of the log has yet to apply");
     describe_gauge!(
         "rollcall_projection_lag_seconds",

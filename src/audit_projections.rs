@@ -1,0 +1,296 @@
+//! `rollcall audit-projections`: whether the read models that serve are what the log says, by id and field; and to make
+//! those rows anew that are not.
+//!
+//! Shape: streams, a sample or all of them by partition and position, folded anew and compared -> all rows by their key,
+//! those without an event -> what differs, once more -> a line each -> repaired, one short transaction each.
+
+use std::{
+    collections::BTreeSet,
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use rollcall_event_store::{Log, Options as LogOptions, migrate::attach, session};
+use rollcall_projections::{
+    audit::Audit,
+    checkpoint,
+    drift::{self, Drift},
+    profiles::Profiles,
+    projector::Projection,
+    schema::Version,
+    versions,
+};
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
+
+use crate::{
+    config::{Flags, Settings},
+    master_key::KeyFile,
+    rebuild::ReadModel,
+};
+
+/// Streams that are folded anew where nothing else is said.
+const SAMPLE: u32 = 1_000;
+/// More than that is a reason to look at all of them.
+const SAMPLE_MAX: i64 = 100_000;
+/// Rows that one statement looks at.
+const ROWS: u32 = 1_000;
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// The read models; all of them where none is named.
+    pub names: Vec<ReadModel>,
+    /// Fold every stream anew and look at every row, instead of a sample.
+    #[arg(long, conflicts_with = "sample")]
+    all: bool,
+    /// How many streams to draw at random.
+    #[arg(long, value_name = "STREAMS", default_value_t = SAMPLE, value_parser = clap::value_parser!(u32).range(1..=SAMPLE_MAX))]
+    sample: u32,
+    /// Make the rows that differ anew.
+    #[arg(long)]
+    repair: bool,
+    /// Print a JSON object a line: one for each drift, and one at the end for each read model.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// What to audit, and how.
+pub struct Wish {
+    names: Vec<ReadModel>,
+    /// None for all streams and rows.
+    sample: Option<usize>,
+    repair: bool,
+    json: bool,
+}
+
+impl Options {
+    pub fn wish(&self) -> Wish {
+        let names = match self.names.as_slice() {
+            [] => vec![ReadModel::Profiles, ReadModel::Audit],
+            names => names.to_vec(),
+        };
+        let sample = (!self.all).then_some(self.sample as usize);
+        Wish { names, sample, repair: self.repair, json: self.json }
+    }
+}
+
+/// # Errors
+/// Where something differs and was not repaired, or the database cannot be read.
+pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
+    let url =
+        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+    let provisioned = attach(url.expose(), &KeyFile::named(&settings)?).await?;
+    let log = Log::open(&provisioned, LogOptions { expires_records: false, ..LogOptions::default() }).await?;
+    // Rows are counted in one statement.
+    let options = session(&provisioned.service, "rollcall-audit").options([("statement_timeout", "0")]);
+    let audit = async {
+        let mut connection = PgConnection::connect_with(&options).await?;
+        let mut left = 0;
+        for name in &wish.names {
+            left += match name {
+                ReadModel::Profiles => of::<Profiles>(&log, &mut connection, &wish).await?,
+                ReadModel::Audit => of::<Audit>(&log, &mut connection, &wish).await?,
+            };
+        }
+        Ok(left)
+    };
+    let outcome: anyhow::Result<u64> = tokio::select! {
+        outcome = audit => outcome,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped")),
+    };
+    log.close().await;
+    match outcome? {
+        0 => Ok(()),
+        left if wish.repair && wish.sample.is_some() => bail!("{left} differences are left: see --all"),
+        left if wish.repair => bail!("{left} differences could not be repaired: rebuild the read model"),
+        left => bail!("{left} differences from the log; --repair makes those rows anew"),
+    }
+}
+
+/// One read model's audit under way.
+struct Work<'a, P> {
+    log: &'a Log,
+    connection: &'a mut PgConnection,
+    projection: P,
+    version: Version,
+    wish: &'a Wish,
+    streams: u64,
+    rows: u64,
+    found: u64,
+    repaired: u64,
+    said_at: Instant,
+}
+
+/// How much is wrong, and was left so.
+async fn of<P: Projection>(log: &Log, connection: &mut PgConnection, wish: &Wish) -> anyhow::Result<u64> {
+    let made = versions::made(connection, P::SCHEMA).await?;
+    let Some(version) = made.serving else {
+        bail!("no version of {} serves yet: it is being filled (see rollcall status)", P::SCHEMA.name);
+    };
+    let projection = P::of(log, version);
+    let mut work = Work {
+        log,
+        connection,
+        projection,
+        version,
+        wish,
+        streams: 0,
+        rows: 0,
+        found: 0,
+        repaired: 0,
+        said_at: Instant::now(),
+    };
+    let counted = match wish.sample {
+        Some(streams) => {
+            let sample = drift::sample(work.connection, version, streams).await?;
+            work.compare(&sample).await?;
+            work.count().await?
+        }
+        None => {
+            work.walk().await?;
+            work.sweep().await?;
+            0
+        }
+    };
+    let Work { streams, rows, found, repaired, .. } = work;
+    if wish.json {
+        println!(
+            "{}",
+            json!({"projection": P::SCHEMA.name, "version": version.number, "streams": streams, "rows": rows,
+                   "differ": found, "repaired": repaired, "partitions_miscounted": counted})
+        );
+    } else {
+        println!(
+            "{}: {streams} streams folded anew, {rows} rows looked at: {found} differ, {repaired} repaired",
+            version.qualifier()
+        );
+    }
+    Ok(found - repaired + counted)
+}
+
+impl<P: Projection> Work<'_, P> {
+    /// Compares every stream up to where the read model is now.
+    async fn walk(&mut self) -> anyhow::Result<()> {
+        let until = checkpoint::read(self.connection, self.version).await?;
+        let total: u64 = until.iter().sum();
+        let mut before = 0;
+        for (partition, &until) in (0..).zip(&until) {
+            let mut after = 0;
+            while after < until {
+                let walked = drift::walk(self.connection, partition, after, until).await?;
+                self.compare(&walked.streams).await?;
+                after = walked.until;
+                self.progress("events of the log", before + after, total);
+            }
+            before += until;
+        }
+        Ok(())
+    }
+
+    /// Looks at every row for those that no stream accounts for.
+    async fn sweep(&mut self) -> anyhow::Result<()> {
+        let mut after = None;
+        loop {
+            let swept = drift::sweep(&self.projection, self.connection, after.as_ref(), ROWS).await?;
+            self.rows += swept.rows;
+            for drift in swept.surplus {
+                self.tell(drift).await?;
+            }
+            self.progress("rows", self.rows, self.rows);
+            after = swept.last;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Compares rows with what they should be by number; how many partitions differ.
+    async fn count(&mut self) -> anyhow::Result<u64> {
+        let parked = drift::parked_partitions(self.connection, self.version).await?;
+        let mut wrong = 0;
+        for counted in drift::count(&self.projection, self.connection, self.version).await? {
+            self.rows += counted.rows;
+            if counted.rows != counted.expected && !parked.contains(&counted.partition) {
+                wrong += 1;
+                let drift::Counted { partition, rows, expected } = counted;
+                if self.wish.json {
+                    println!(
+                        "{}",
+                        json!({"projection": self.version.projection, "partition": partition, "rows": rows, "expected": expected})
+                    );
+                } else {
+                    println!(
+                        "{}: partition {partition} has {rows} rows and should have {expected}; --all says which",
+                        self.version.qualifier()
+                    );
+                }
+            }
+        }
+        Ok(wrong)
+    }
+
+    async fn compare(&mut self, streams: &[rollcall_event_store::StreamId]) -> anyhow::Result<()> {
+        self.streams += streams.len() as u64;
+        let drifts =
+            drift::compare(self.log, &self.projection, self.connection, self.version, streams).await?;
+        for drift in drifts {
+            self.tell(drift).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell(&mut self, drift: Drift) -> anyhow::Result<()> {
+        self.found += 1;
+        let mut repaired = false;
+        if self.wish.repair {
+            drift::repair(&self.projection, self.connection, self.version, &drift)
+                .await
+                .with_context(|| format!("{} cannot be repaired", drift.stream.aggregate_id))?;
+            repaired = !self.still(&drift).await?;
+            self.repaired += u64::from(repaired);
+        }
+        let fields: BTreeSet<&str> = drift.fields.iter().map(String::as_str).collect();
+        if self.wish.json {
+            println!(
+                "{}",
+                json!({"projection": self.version.projection, "version": self.version.number,
+                       "tenant": &*drift.stream.tenant, "type": &*drift.stream.aggregate_type,
+                       "id": &*drift.stream.aggregate_id, "partition": drift.partition, "fields": fields,
+                       "repaired": repaired})
+            );
+        } else {
+            let fields: Vec<&str> = fields.into_iter().collect();
+            println!(
+                "{}: tenant {}, {} {}: {}{}",
+                self.version.qualifier(),
+                drift.stream.tenant,
+                drift.stream.aggregate_type,
+                drift.stream.aggregate_id,
+                fields.join(", "),
+                if repaired { "; repaired" } else { "" }
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether it differs all the same.
+    async fn still(&mut self, drift: &Drift) -> anyhow::Result<bool> {
+        let streams = std::slice::from_ref(&drift.stream);
+        let found =
+            drift::compare(self.log, &self.projection, self.connection, self.version, streams).await?;
+        Ok(!found.is_empty())
+    }
+
+    /// A line on stderr now and then, for those who watch.
+    fn progress(&mut self, what: &str, done: u64, total: u64) {
+        if std::io::stderr().is_terminal() && self.said_at.elapsed() >= LINE_EVERY {
+            self.said_at = Instant::now();
+            let of = if total > done { format!(" of {total}") } else { String::new() };
+            eprintln!("{}: {done}{of} {what}, {} differ", self.version.qualifier(), self.found);
+        }
+    }
+}

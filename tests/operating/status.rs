@@ -1,0 +1,196 @@
+//! `rollcall status` and `rollcall audit-projections`, as an operator calls them.
+
+use std::{process::Output, time::Duration};
+
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+
+use crate::{
+    rollcall::{Client, eventually},
+    site::{Site, text},
+};
+
+fn run(site: &Site, arguments: &[&str]) -> (bool, String, String) {
+    let Output { status, stdout, stderr } = site.command(arguments).output().unwrap();
+    (status.success(), text(stdout), text(stderr))
+}
+
+async fn owner(site: &Site) -> PgConnection {
+    PgConnection::connect(site.owner_url()).await.unwrap()
+}
+
+fn of<'a>(status: &'a Value, projection: &str) -> &'a Value {
+    let mut projections = status["projections"].as_array().unwrap().iter();
+    projections.find(|of| of["projection"] == projection).unwrap()
+}
+
+#[tokio::test]
+async fn the_status_is_one_screen_or_one_object_with_or_without_anybody_at_work() {
+    let site = Site::migrated().await;
+    let services = site.migrate();
+    let json_of = |more: &[&str]| -> Value {
+        let (success, said, errors) = run(&site, &[&["status", "--json"], more].concat());
+        assert!(success, "{errors}");
+        serde_json::from_str(&said).unwrap()
+    };
+    let idle = json_of(&["--database-url", &services]);
+    assert_eq!(idle["members"], json!([]));
+    assert!(idle["leases"].as_array().unwrap().iter().all(|lease| lease["state"] == "free"));
+    let (success, screen, _) = run(&site, &["status"]);
+    assert!(
+        success && screen.contains("NO PROCESS projects or publishes") && screen.contains("FREE (16)"),
+        "{screen}"
+    );
+
+    let commands = site.start(&["command-api"], &[]);
+    let write = Client::new(&commands.ready.http, "acme");
+    for n in 0..5 {
+        write.create(&format!("a{n}@example.com")).await.expect(201);
+    }
+    let behind = json_of(&[]);
+    assert_eq!(
+        (of(&behind, "profiles")["lag_events"].as_u64(), behind["publisher"]["lag_events"].as_u64()),
+        (Some(5), Some(5))
+    );
+    assert!(of(&behind, "audit")["lag_seconds"].as_f64().unwrap() > 0.0);
+
+    let projector = site.start(&["projector"], &[]);
+    let status = eventually("all is applied and published", async || {
+        let status = json_of(&[]);
+        let done = ["profiles", "audit"].iter().all(|name| of(&status, name)["lag_events"] == 0);
+        (done && status["publisher"]["lag_events"] == 0).then_some(status)
+    })
+    .await;
+    assert_eq!(status["publisher"]["stream_sequence"], 5);
+    let process = format!(":{}", projector.pid());
+    assert!(status["publisher"]["process"].as_str().unwrap().ends_with(&process), "{status}");
+    assert_eq!(status["members"].as_array().unwrap().len(), 1);
+    assert_eq!(of(&status, "profiles")["state"], "serving");
+    let heads: Vec<&Value> = status["partitions"].as_array().unwrap().iter().map(|of| &of["head"]).collect();
+    assert_eq!(of(&status, "profiles")["positions"].as_array().unwrap().iter().collect::<Vec<_>>(), heads);
+    let (success, screen, _) = run(&site, &["status"]);
+    assert!(success);
+    for told in ["profiles_1", "serving", "publishing", &process, "(16)", "alive", "PARTITION"] {
+        assert!(screen.contains(told), "{told} is not in\n{screen}");
+    }
+    assert!(
+        screen.lines().count() < 50 && !screen.contains("FREE") && !screen.contains("FROZEN"),
+        "{screen}"
+    );
+
+    // The same where processes tell how they are.
+    for base in [&projector.ready.http, &commands.ready.http] {
+        let detailed = Client::new(base, "acme").get("/health/detailed").await.expect(200).json();
+        assert_eq!(detailed["publisher"]["stream_sequence"], 5, "{detailed}");
+        assert_eq!(detailed["leases"].as_array().unwrap().len(), 33);
+        assert_eq!(detailed["members"][0]["state"], "alive");
+        assert_eq!(detailed["partitions"].as_array().unwrap().len(), 16);
+    }
+    let detailed =
+        Client::new(&projector.ready.http, "acme").get("/health/detailed").await.expect(200).json();
+    let profiles = &detailed["projections"]["profiles"];
+    assert_eq!(
+        (&profiles["state"], &profiles["parked_streams"], &profiles["shape"]),
+        (&json!("serving"), &json!(0), &json!(1))
+    );
+
+    // To watch it, a line each time, to the end that Ctrl-C makes.
+    let mut watch = site.command(&["status", "--watch", "--json"]);
+    let mut watch = watch.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let (lines, line) = std::sync::mpsc::channel();
+    let out = watch.stdout.take().unwrap();
+    std::thread::spawn(move || {
+        for line in std::io::BufRead::lines(std::io::BufReader::new(out)) {
+            let _ = lines.send(line.unwrap());
+        }
+    });
+    for _ in 0..2 {
+        let line = line.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["log_id"], status["log_id"]);
+    }
+    let pid = nix::unistd::Pid::from_raw(watch.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert!(watch.wait().unwrap().success());
+
+    let (success, _, errors) =
+        run(&site, &["status", "--database-url", "postgres://nobody@127.0.0.1:1/none"]);
+    assert!(!success && errors.lines().count() == 1, "{errors}");
+    drop((commands, projector));
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn drift_is_found_told_and_repaired() {
+    let site = Site::migrated().await;
+    let commands = site.start(&["command-api"], &[]);
+    let projector = site.start(&["projector", "profiles", "audit"], &[]);
+    let write = Client::new(&commands.ready.http, "acme");
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        ids.push(write.create(&format!("a{n}@example.com")).await.expect(201).id());
+    }
+    let metrics = Client::new(&projector.ready.http, "acme");
+    eventually("all is applied", async || {
+        let detailed = metrics.get("/health/detailed").await.expect(200).json();
+        ["profiles", "audit"]
+            .iter()
+            .all(|name| detailed["projections"][name]["lag_events"] == 0)
+            .then_some(())
+    })
+    .await;
+    for how in [
+        &["audit-projections", "--all"][..],
+        &["audit-projections", "--sample", "10"],
+        &["audit-projections", "profiles"],
+    ] {
+        let (success, said, errors) = run(&site, how);
+        assert!(success && said.contains("0 differ"), "{said}{errors}");
+    }
+
+    let mut owner = owner(&site).await;
+    for damage in [
+        format!("UPDATE profiles_1.users SET status = 'deactivated' WHERE user_id = '{}'", ids[0]),
+        format!("DELETE FROM profiles_1.users WHERE user_id = '{}'", ids[1]),
+        "UPDATE audit_1.entries SET actor = 'somebody' WHERE position = 1".to_owned(),
+    ] {
+        sqlx::raw_sql(&damage).execute(&mut owner).await.unwrap();
+    }
+    let alarm = |drift: u64| {
+        let line = format!("rollcall_projection_drift_streams{{projection=\"profiles\"}} {drift}");
+        let metrics = &metrics;
+        async move {
+            eventually("the auditor notices", async || {
+                metrics.get("/metrics").await.expect(200).text.contains(&line).then_some(())
+            })
+            .await;
+        }
+    };
+    alarm(2).await;
+    let told = projector.logged();
+    let mut lines =
+        told.lines().filter(|line| line.contains("not what the log says") && line.contains("profiles_1"));
+    let line = lines.find(|line| line.contains(&ids[0])).unwrap();
+    assert!(line.contains("ERROR") && line.contains("status") && !line.contains("deactivated"), "{line}");
+
+    let (success, said, errors) = run(&site, &["audit-projections", "--all"]);
+    assert!(!success && errors.contains("differences from the log"), "{said}{errors}");
+    for line in [format!("user {}: status\n", ids[0]), format!("user {}: missing\n", ids[1])] {
+        assert!(said.contains(&line), "{line} is not in {said}");
+    }
+    let (success, said, _) = run(&site, &["audit-projections", "profiles", "--sample", "1"]);
+    assert!(!success && said.contains("should have"), "rows are counted, too: {said}");
+    let (success, said, errors) = run(&site, &["audit-projections", "--all", "--repair", "--json"]);
+    assert!(success, "{said}{errors}");
+    let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let drift = lines.iter().find(|line| line["id"] == ids[0].as_str()).unwrap();
+    assert_eq!(
+        (&drift["fields"], &drift["tenant"], &drift["projection"], &drift["repaired"]),
+        (&json!(["status"]), &json!("acme"), &json!("profiles"), &json!(true))
+    );
+    assert!(!said.contains("somebody") && !said.contains("example.com"));
+    let (success, said, _) = run(&site, &["audit-projections", "--all"]);
+    assert!(success, "{said}");
+    alarm(0).await;
+    drop((commands, projector));
+    site.stop().await;
+}
