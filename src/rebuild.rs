@@ -24,7 +24,7 @@ use rollcall_projections::{
     progress::Registry,
     projector::{Projection, Projector},
     schema::Version,
-    tables::Owner,
+    tables::{self, Owner},
     versions::{self, Made, Switched},
 };
 use sqlx::{Connection, PgConnection};
@@ -44,6 +44,8 @@ const NEAR: u64 = 2_000;
 const WORKERS_MAX: usize = 8;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// How long a version may stand still while there is something to do.
+const STANDS_STILL_FOR_MAX: Duration = Duration::from_secs(120);
 /// How long the new version may take to catch up with the old in the end; commands keep coming.
 const SWITCH_WITHIN: Duration = Duration::from_secs(60);
 /// How long a query may still look at a version that served a moment ago.
@@ -102,10 +104,11 @@ async fn of<P: Projection>(settings: &Settings, wish: Wish) -> anyhow::Result<()
     let provisioned = attach(url.expose(), &key).await?;
     let owner = migrate::parse_url(url.expose())?;
     // One rebuild at a time: whoever comes second waits here, and then finds the work done or goes on with it.
-    let mut owner =
-        Owner::connect(&owner, provisioned.service.get_username(), provisioned.partitions).await?;
+    let (role, partitions) = (provisioned.service.get_username(), provisioned.partitions);
+    let mut owner = Owner::connect(&owner, role, partitions, tables::turn_of(P::SCHEMA.name)).await?;
     let mut connection = PgConnection::connect_with(
-        &session(&provisioned.service, "rollcall-rebuild").options([("statement_timeout", "0")]),
+        &session(&provisioned.service, "rollcall-rebuild")
+            .options([("statement_timeout", "0"), ("lock_timeout", "30s")]),
     )
     .await?;
     let made = versions::made(&mut connection, P::SCHEMA).await?;
@@ -186,10 +189,12 @@ async fn fill(log: &Log, connection: &mut PgConnection, version: Version) -> any
     let bar = bar(version);
     let (begun, mut said_at) = (Instant::now(), Instant::now());
     let mut before = None;
+    let mut moved = Moved::default();
     loop {
         let positions = rollcall_projections::checkpoint::read(connection, version).await?;
         let total: u64 = (0..log.partitions()).map(|partition| log.heads().position(partition)).sum();
         let done: u64 = positions.iter().sum();
+        moved.check(version, done)?;
         let first = *before.get_or_insert(done);
         bar.set_length(total);
         bar.set_position(done);
@@ -211,12 +216,37 @@ async fn fill(log: &Log, connection: &mut PgConnection, version: Version) -> any
 async fn catch_up(log: &Log, connection: &mut PgConnection, version: Version) -> anyhow::Result<()> {
     log.refresh_heads().await?;
     let heads: Vec<u64> = (0..log.partitions()).map(|partition| log.heads().position(partition)).collect();
+    let mut moved = Moved::default();
     loop {
         let positions = rollcall_projections::checkpoint::read(connection, version).await?;
+        moved.check(version, positions.iter().sum())?;
         if positions.iter().zip(&heads).all(|(position, head)| position >= head) {
             return Ok(());
         }
         sleep(LOOK_EVERY).await;
+    }
+}
+
+/// When a version last came any further.
+#[derive(Default)]
+struct Moved(Option<(u64, Instant)>);
+
+impl Moved {
+    fn check(&mut self, version: Version, done: u64) -> anyhow::Result<()> {
+        match self.0 {
+            Some((before, at)) if before == done => {
+                if at.elapsed() > STANDS_STILL_FOR_MAX {
+                    bail!(
+                        "{} has not come any further for {} s: a partition is stopped, or the database is away. The log of \
+                         this command and of the projectors says why; run it again to go on",
+                        version.qualifier(),
+                        STANDS_STILL_FOR_MAX.as_secs()
+                    );
+                }
+            }
+            _ => self.0 = Some((done, Instant::now())),
+        }
+        Ok(())
     }
 }
 
@@ -285,6 +315,11 @@ async fn switch<P: Projection>(connection: &mut PgConnection, version: Version) 
         match versions::switch(connection, version, P::SCHEMA.shape).await? {
             Switched::Yes => return Ok(()),
             Switched::Behind => sleep(LOOK_EVERY / 5).await,
+            Switched::Parked => bail!(
+                "streams are parked in {} that the version that serves shows further: their readers would go back in time. \
+                 See \"rollcall parked list\", and run this again when they are not",
+                version.qualifier()
+            ),
         }
     }
     bail!(

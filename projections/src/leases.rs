@@ -21,7 +21,7 @@ use rollcall_event_store::{Partition, session};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{
     sync::{Mutex, MutexGuard, watch},
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -37,7 +37,7 @@ const SAYS_SO_EVERY: Duration = Duration::from_millis(500);
 const LOOKS_EVERY: Duration = Duration::from_millis(250);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// How long letting go waits for the batch that is under way.
-const LETS_GO_WITHIN: Duration = Duration::from_secs(1);
+const LETS_GO_WITHIN: Duration = Duration::from_millis(500);
 
 /// An epoch of a lease: rises whenever somebody takes it.
 pub type Epoch = i64;
@@ -217,15 +217,21 @@ impl Member {
     ) -> Result<(), sqlx::Error> {
         let mut table = Table(in_time(PgConnection::connect_with(&self.options)).await?);
         let mut said_at: Option<Instant> = None;
+        let begun = Instant::now();
         loop {
-            if said_at.is_none_or(|at| at.elapsed() >= SAYS_SO_EVERY) {
-                // From before the statement: others count from when it ran.
-                let now = Instant::now();
-                in_time(table.say_alive(self)).await?;
-                said_at = Some(now);
-            }
-            let until = said_at.expect("said above") + LIVES_FOR;
-            in_time(self.tend(&mut table, works, until)).await?;
+            let said = match said_at {
+                Some(at) if at.elapsed() < SAYS_SO_EVERY => at,
+                _ => {
+                    // From before the statement: others count from when it ran.
+                    let now = Instant::now();
+                    in_time(table.say_alive(self)).await?;
+                    said_at = Some(now);
+                    now
+                }
+            };
+            // Who was away itself, or whose database was, must not judge who else was before they could say a word.
+            let judges = begun.elapsed() >= LIVES_FOR;
+            in_time(self.tend(&mut table, works, said + LIVES_FOR, judges)).await?;
             *failing = false;
             tokio::select! {
                 () = shutdown.cancelled() => return self.leave(&mut table, works).await,
@@ -240,8 +246,10 @@ impl Member {
         table: &mut Table,
         works: &mut Vec<Work>,
         until: Instant,
+        judges: bool,
     ) -> Result<(), sqlx::Error> {
         let mut leases = table.look(self).await?;
+        let mut too_much: Vec<(&Work, Vec<u16>)> = Vec::new();
         works.retain(|work| leases.contains_key(&work.version));
         for (&version, (project, _)) in &leases {
             if !works.iter().any(|work| work.version == version) {
@@ -253,7 +261,10 @@ impl Member {
             // What another has taken is not held any more, whatever this process believes.
             let of_this = leases.units.iter().filter(|lease| lease.holder == Some(self.id));
             work.hold(of_this.map(|lease| (lease.unit, lease.epoch)).collect(), until);
-            let Plan { take, let_go } = plan::plan(self.id, &leases);
+            let Plan { mut take, let_go } = plan::plan(self.id, &leases);
+            if !judges {
+                take.retain(|unit| leases.frozen(&[*unit]).is_empty());
+            }
             if !take.is_empty() {
                 let frozen = leases.frozen(&take);
                 if !frozen.is_empty() {
@@ -271,10 +282,17 @@ impl Member {
                 let mut held = work.held.borrow().epochs.clone();
                 held.retain(|unit, _| !let_go.contains(unit));
                 work.hold(held, until);
-                // The batch that is under way may still need them; where it takes long, they are let go of another time.
-                if let Ok(_at_rest) = timeout(LETS_GO_WITHIN, work.at_work.lock()).await {
-                    table.let_go(self, work, &let_go).await?;
-                    tracing::info!(version = work.version.qualifier(), units = ?let_go, "let go: others do less");
+                too_much.push((work, let_go));
+            }
+        }
+        if !too_much.is_empty() {
+            // The batches that are under way may still need them; what takes long is let go of another time. One wait for all:
+            // meanwhile the member must go on saying that it lives.
+            let deadline = Instant::now() + LETS_GO_WITHIN;
+            for (work, units) in too_much {
+                if let Ok(_at_rest) = timeout_at(deadline, work.at_work.lock()).await {
+                    table.let_go(self, work, &units).await?;
+                    tracing::info!(version = work.version.qualifier(), ?units, "let go: others do less");
                 }
             }
         }

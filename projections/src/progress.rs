@@ -359,7 +359,9 @@ impl Follower {
             });
         }
         let mut versions = self.registry.0.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        versions.retain(|version, _| found.contains_key(version));
+        // One that somebody works with may be newer than what was read.
+        versions
+            .retain(|version, progress| found.contains_key(version) || Arc::strong_count(&progress.0) > 1);
         Ok(())
     }
 }

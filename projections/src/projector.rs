@@ -128,9 +128,7 @@ impl<P: Projection> Projector<P> {
         ] {
             metrics::counter!(name, "projection" => label).increment(0);
         }
-        metrics::gauge!("rollcall_projection_parked_streams", "projection" => label).set(0.0);
-        metrics::gauge!("rollcall_projection_partitions_stopped", "projection" => label).set(0.0);
-        Self {
+        let projector = Self {
             projection: P::of(&log, version),
             version,
             log,
@@ -141,7 +139,10 @@ impl<P: Projection> Projector<P> {
             batch_events: BATCH_EVENTS_MAX,
             stopped: vec![None; usize::from(partitions)],
             parking: Parking::new(partitions),
-        }
+        };
+        projector.tell_stopped();
+        projector.tell_parked();
+        projector
     }
 
     /// Works until the shutdown; a batch that was begun is finished or rolled back.
@@ -149,9 +150,9 @@ impl<P: Projection> Projector<P> {
         let mut pause = RETRY_PAUSE_MIN;
         while !shutdown.is_cancelled() {
             match self.follow(&mut share, &shutdown, &mut pause).await {
-                Ok(()) => return,
+                Ok(()) => return self.forget(),
                 // The version was dropped under our hands.
-                Err(_) if share.gone() => return,
+                Err(_) if share.gone() => return self.forget(),
                 Err(error) => {
                     self.batch_events = (self.batch_events / 2).max(1);
                     tracing::warn!(version = self.version.qualifier(), error = %chain(&error), "projecting failed; trying again");
@@ -262,6 +263,8 @@ impl<P: Projection> Projector<P> {
             self.parking.forget(partition);
             self.progress.own(partition, false);
         }
+        self.stopped.fill(None);
+        self.tell_stopped();
         self.tell_parked();
     }
 
@@ -294,8 +297,12 @@ impl<P: Projection> Projector<P> {
 
     fn tell_stopped(&self) {
         let stopped = self.stopped.iter().flatten().count();
-        metrics::gauge!("rollcall_projection_partitions_stopped", "projection" => P::SCHEMA.name)
-            .set(stopped as f64);
+        self.gauge("rollcall_projection_partitions_stopped").set(stopped as f64);
+    }
+
+    /// Of this version: another one may be at work in the same process.
+    fn gauge(&self, name: &'static str) -> metrics::Gauge {
+        metrics::gauge!(name, "projection" => P::SCHEMA.name, "version" => self.version.number.to_string())
     }
 
     /// What is new, within the bound of a batch.

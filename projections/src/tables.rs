@@ -22,6 +22,8 @@ const TABLES: &str = "
         made_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
         -- When it first had come as far as the log; nothing reads it before.
         caught_up_at timestamptz,
+        -- When it last began to serve; none where it never has.
+        served_at    timestamptz,
         PRIMARY KEY (projection, version)
     );
     -- The one version that queries of a shape read.
@@ -68,6 +70,11 @@ const TABLES: &str = "
 /// Advisory lock that makes concurrent starts take turns; "projecti" in ASCII.
 const TURN: i64 = 0x7072_6f6a_6563_7469;
 
+/// The turn of who works on the versions of one read model, for hours perhaps: a start need not wait for that.
+pub fn turn_of(projection: &str) -> i64 {
+    projection.bytes().fold(TURN, |turn, byte| turn.rotate_left(7) ^ i64::from(byte))
+}
+
 /// The owner of the read models, at work on them; others wait for their turn.
 pub struct Owner {
     connection: PgConnection,
@@ -82,9 +89,10 @@ impl Owner {
         owner: &PgConnectOptions,
         service_role: &str,
         partitions: u16,
+        turn: i64,
     ) -> Result<Self, sqlx::Error> {
         let mut connection = PgConnection::connect_with(&owner.clone().disable_statement_logging()).await?;
-        sqlx::query("SELECT pg_advisory_lock($1)").bind(TURN).execute(&mut connection).await?;
+        sqlx::query("SELECT pg_advisory_lock($1)").bind(turn).execute(&mut connection).await?;
         connection.execute("SET client_min_messages = warning").await?;
         Ok(Self { connection, service_role: service_role.to_owned(), partitions })
     }
@@ -148,26 +156,27 @@ pub async fn migrate(
     service_role: &str,
     partitions: u16,
 ) -> Result<(), sqlx::Error> {
-    let mut owner = Owner::connect(owner, service_role, partitions).await?;
+    let mut owner = Owner::connect(owner, service_role, partitions, TURN).await?;
     let mut transaction = owner.connection.begin().await?;
     transaction.execute(TABLES).await?;
     transaction.execute(parking::table::TABLES).await?;
     grant(&mut transaction, "projections", service_role).await?;
     let publisher = (publisher::NAME, publisher::SHAPE);
     for (name, shape) in SCHEMAS.iter().map(|schema| (schema.name, schema.shape)).chain([publisher]) {
-        let made: Option<i32> = sqlx::query_scalar(
-            "SELECT max(version) FROM projections.versions WHERE projection = $1 AND shape = $2",
-        )
-        .bind(name)
-        .bind(shape)
-        .fetch_one(&mut *transaction)
-        .await?;
+        let made: Vec<(i32, i32)> =
+            sqlx::query_as("SELECT version, shape FROM projections.versions WHERE projection = $1")
+                .bind(name)
+                .fetch_all(&mut *transaction)
+                .await?;
         let schema = SCHEMAS.into_iter().find(|schema| schema.name == name);
-        if let Some(made) = made {
+        // The role may be another one than it was.
+        for &(number, _) in &made {
             if let Some(schema) = schema {
-                let version = Version { projection: schema.name, number: made };
+                let version = Version { projection: schema.name, number };
                 grant(&mut transaction, &version.qualifier(), service_role).await?;
             }
+        }
+        if made.iter().any(|&(_, of)| of == shape) {
             continue;
         }
         let number = make(&mut transaction, (name, shape), partitions).await?;

@@ -18,22 +18,34 @@ const BEHIND_MAX: i64 = 200;
 /// # Errors
 /// Where the database refuses.
 pub async fn promote(connection: &mut PgConnection, projection: &str, shape: i32) -> Result<(), sqlx::Error> {
-    sqlx::query(
+    let promoted = sqlx::query(
         "WITH caught_up AS (
              UPDATE projections.versions v SET caught_up_at = clock_timestamp()
              WHERE v.projection = $1 AND v.shape = $2 AND v.caught_up_at IS NULL AND NOT EXISTS (
                  SELECT FROM projections.checkpoints c JOIN log.partitions p USING (partition)
                  WHERE c.projection = v.projection AND c.version = v.version AND c.position + $3 < p.position)
              RETURNING v.version)
-         INSERT INTO projections.serving (projection, shape, version)
-         SELECT $1, $2, max(version) FROM caught_up HAVING count(*) > 0
-         ON CONFLICT DO NOTHING",
+         serves AS (
+             INSERT INTO projections.serving (projection, shape, version)
+             SELECT $1, $2, max(version) FROM caught_up HAVING count(*) > 0
+             ON CONFLICT DO NOTHING RETURNING version)
+         SELECT version FROM serves",
     )
     .bind(projection)
     .bind(shape)
     .bind(BEHIND_MAX)
-    .execute(connection)
+    .fetch_optional(&mut *connection)
     .await?;
+    // Not in the same statement: that has written to the row already.
+    if let Some(row) = promoted {
+        sqlx::query(
+            "UPDATE projections.versions SET served_at = clock_timestamp() WHERE projection = $1 AND version = $2",
+        )
+        .bind(projection)
+        .bind(row.try_get::<i32, _>(0)?)
+        .execute(connection)
+        .await?;
+    }
     Ok(())
 }
 
@@ -41,6 +53,8 @@ pub async fn promote(connection: &mut PgConnection, projection: &str, shape: i32
 pub struct Made {
     /// Those of this binary's shape, in order.
     ours: Vec<Version>,
+    /// The newest of them, where it has never served.
+    unfinished: Option<Version>,
     /// Those of earlier shapes, which older binaries may read.
     older: Vec<Version>,
     pub serving: Option<Version>,
@@ -49,9 +63,9 @@ pub struct Made {
 }
 
 impl Made {
-    /// A version that was made after the one that serves, and has not served.
+    /// A version that was made last, and has not served yet.
     pub fn unfinished(&self) -> Option<Version> {
-        self.ours.last().copied().filter(|&last| self.serving.is_none_or(|serving| serving < last))
+        self.unfinished
     }
 
     pub fn before_serving(&self) -> Option<Version> {
@@ -72,7 +86,7 @@ impl Made {
 pub async fn made(connection: &mut PgConnection, schema: &Schema) -> Result<Made, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT v.version, v.shape = $2, s.version IS NOT NULL AND v.shape = $2,
-                extract(epoch FROM clock_timestamp() - s.since)::float8
+                extract(epoch FROM clock_timestamp() - s.since)::float8, v.served_at IS NOT NULL
          FROM projections.versions v
          LEFT JOIN projections.serving s
              ON s.projection = v.projection AND s.shape = v.shape AND s.version = v.version
@@ -82,10 +96,16 @@ pub async fn made(connection: &mut PgConnection, schema: &Schema) -> Result<Made
     .bind(schema.shape)
     .fetch_all(connection)
     .await?;
-    let mut made = Made { ours: Vec::new(), older: Vec::new(), serving: None, since: None };
+    let mut made = Made { ours: Vec::new(), unfinished: None, older: Vec::new(), serving: None, since: None };
     for row in rows {
         let version = Version { projection: schema.name, number: row.try_get(0)? };
-        if row.try_get(1)? { &mut made.ours } else { &mut made.older }.push(version);
+        let (ours, served): (bool, bool) = (row.try_get(1)?, row.try_get(4)?);
+        if ours {
+            made.ours.push(version);
+            made.unfinished = (!served).then_some(version);
+        } else {
+            made.older.push(version);
+        }
         if row.try_get(2)? {
             made.serving = Some(version);
             made.since =
@@ -101,6 +121,8 @@ pub enum Switched {
     Yes,
     /// It is behind the one that serves, in at least one partition: a reader would go back in time.
     Behind,
+    /// Streams are parked in it that the one that serves shows further: their readers would go back in time.
+    Parked,
 }
 
 /// Lets a version serve in the place of the one that does, unless it is behind that. The checkpoints of both are held for
@@ -136,9 +158,28 @@ pub async fn switch(
         transaction.rollback().await?;
         return Ok(Switched::Behind);
     }
+    let parked: bool = sqlx::query_scalar(
+        "SELECT EXISTS (
+             SELECT FROM projections.parked p WHERE p.projection = $1 AND p.version = $3 AND NOT EXISTS (
+                 SELECT FROM projections.parked o JOIN projections.serving s
+                     ON s.projection = o.projection AND s.version = o.version AND s.shape = $2
+                 WHERE o.projection = $1 AND o.tenant_id = p.tenant_id AND o.aggregate_type = p.aggregate_type
+                   AND o.aggregate_id = p.aggregate_id AND o.position <= p.position)
+             AND EXISTS (SELECT FROM projections.serving s WHERE s.projection = $1 AND s.shape = $2))",
+    )
+    .bind(version.projection)
+    .bind(shape)
+    .bind(version.number)
+    .fetch_one(&mut *transaction)
+    .await?;
+    if parked {
+        transaction.rollback().await?;
+        return Ok(Switched::Parked);
+    }
     sqlx::query(
         "WITH caught_up AS (
-             UPDATE projections.versions SET caught_up_at = coalesce(caught_up_at, clock_timestamp())
+             UPDATE projections.versions
+             SET caught_up_at = coalesce(caught_up_at, clock_timestamp()), served_at = clock_timestamp()
              WHERE projection = $1 AND version = $3)
          INSERT INTO projections.serving AS s (projection, shape, version) VALUES ($1, $2, $3)
          ON CONFLICT (projection, shape) DO UPDATE SET version = excluded.version, since = clock_timestamp()

@@ -57,7 +57,10 @@ async fn a_parked_user_is_listed_tried_again_and_at_last_goes_on() {
     assert_eq!(list[0]["sequence"], 2);
     assert_eq!(list[0]["event_type"], "Odd");
     let metrics = Client::new(&projector.ready.http, "acme").get("/metrics").await.text;
-    assert!(metrics.contains("rollcall_projection_parked_streams{projection=\"profiles\"} 2"), "{metrics}");
+    assert!(
+        metrics.contains("rollcall_projection_parked_streams{projection=\"profiles\",version=\"1\"} 2"),
+        "{metrics}"
+    );
     assert!(metrics.contains("rollcall_projection_parked_total{projection=\"profiles\"} 2"), "{metrics}");
 
     // Who knows of the event is told at once that it is not to be had; who does not gets what there is.

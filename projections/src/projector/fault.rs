@@ -83,13 +83,14 @@ impl Error {
     }
 }
 
-/// By SQLSTATE class: 22 (data), 23 (integrity) and 54 (limits) lie in a row, 42 (syntax or access) in the tables. All
+/// By SQLSTATE class: 22 (data), 23 (integrity) and 54 (limits) lie in a row, 42 (syntax or access) in the tables, 58 and XX (the
+/// system, damaged data) in a place that the other partitions may do without. All
 /// others pass: connections, conflicts, disks that are full, servers that stop.
 fn judge(error: &sqlx::Error) -> Verdict {
     match error {
         sqlx::Error::Database(error) => match error.code().as_deref().and_then(|code| code.get(..2)) {
             Some("22" | "23" | "54") => Verdict::Poisoned,
-            Some("42") => Verdict::Halted,
+            Some("42" | "58" | "XX") => Verdict::Halted,
             _ => Verdict::Transient,
         },
         sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => {

@@ -278,8 +278,7 @@ impl<P: Projection> Projector<P> {
     }
 
     pub(super) fn tell_parked(&self) {
-        metrics::gauge!("rollcall_projection_parked_streams", "projection" => P::SCHEMA.name)
-            .set(self.parking.parked() as f64);
+        self.gauge("rollcall_projection_parked_streams").set(self.parking.parked() as f64);
     }
 }
 
