@@ -24,7 +24,7 @@ pub async fn promote(connection: &mut PgConnection, projection: &str, shape: i32
              WHERE v.projection = $1 AND v.shape = $2 AND v.caught_up_at IS NULL AND NOT EXISTS (
                  SELECT FROM projections.checkpoints c JOIN log.partitions p USING (partition)
                  WHERE c.projection = v.projection AND c.version = v.version AND c.position + $3 < p.position)
-             RETURNING v.version)
+             RETURNING v.version),
          serves AS (
              INSERT INTO projections.serving (projection, shape, version)
              SELECT $1, $2, max(version) FROM caught_up HAVING count(*) > 0
