@@ -19,12 +19,12 @@ use rollcall_projections::{
     schema::Version,
 };
 use sqlx::ConnectOptions;
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
     laws::{PROFILES, assert_folded, rows},
     runtime::{audit, profiles},
-    support::{PARTITIONS, Test},
+    support::{PARTITIONS, Process, Test},
     users::{Users, seats},
 };
 
@@ -220,26 +220,49 @@ async fn rows_of_a_long_stream_are_compared_to_its_end() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_read_model_at_work_does_not_differ_from_itself() {
-    let (test, mut users) = projected(12).await;
-    let log = test.another_log().await;
-    let processes = [profiles(&test, &log).await, audit(&test, &log).await];
-    let stop = Arc::new(AtomicBool::new(false));
-    let writer = tokio::spawn({
-        let (log, stop) = (test.another_log().await, Arc::clone(&stop));
-        async move {
-            let mut round = 100;
-            while !stop.load(Ordering::Relaxed) {
-                // New users among them.
-                for user in 0..u8::try_from(round - 88).unwrap_or(u8::MAX).min(200) {
-                    users.wish(&log, user, seats(round)).await;
+/// Commands that keep coming until they are told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    writer: JoinHandle<Users>,
+}
+
+impl Load {
+    async fn start(test: &Test, mut users: Users, users_max: impl Fn(u32) -> u8 + Send + 'static) -> Self {
+        let (log, stop) = (test.another_log().await, Arc::new(AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop);
+        let writer = tokio::spawn(async move {
+            let mut round = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                for user in 0..users_max(round) {
+                    users.wish(&log, user, seats(100 + round)).await;
                 }
                 round += 1;
             }
             users
+        });
+        Self { stop, writer }
+    }
+
+    /// The users, once all is applied.
+    async fn stop(self, test: &Test, processes: Vec<Process>) -> Users {
+        self.stop.store(true, Ordering::Relaxed);
+        let users = self.writer.await.unwrap();
+        test.log.refresh_heads().await.unwrap();
+        for process in processes {
+            test.wait(&process.progress).await;
+            process.stop().await;
         }
-    });
+        users
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_read_model_at_work_does_not_differ_from_itself() {
+    let (test, users) = projected(12).await;
+    let log = test.another_log().await;
+    let processes = vec![profiles(&test, &log).await, audit(&test, &log).await];
+    // New users among them.
+    let load = Load::start(&test, users, |round| u8::try_from(round + 12).unwrap_or(u8::MAX).min(200)).await;
     let begun = Instant::now();
     let mut audits = 0;
     while begun.elapsed() < Duration::from_secs(4) || audits < 10 {
@@ -247,40 +270,30 @@ async fn a_read_model_at_work_does_not_differ_from_itself() {
         assert_eq!(audited::<Audit>(&test, &test.log, AUDIT).await, []);
         audits += 1;
     }
-    stop.store(true, Ordering::Relaxed);
-    let users = writer.await.unwrap();
-    test.log.refresh_heads().await.unwrap();
-    for process in processes {
-        test.wait(&process.progress).await;
-        process.stop().await;
-    }
+    let users = load.stop(&test, processes).await;
     assert!(users.0.len() > 12);
     assert_folded(&rows(&test, &users).await, &users);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn repairing_does_not_get_in_the_way_of_a_projector() {
-    let (test, mut users) = projected(6).await;
-    let process = profiles(&test, &test.log).await;
-    let begun = Instant::now();
-    for round in 100..130 {
-        let damaged = round % 6;
-        test.execute(&format!("UPDATE profiles_1.users SET status = 'x' WHERE user_id = 'user-{damaged}'"))
-            .await;
-        for user in 0..6 {
-            if u32::from(user) != damaged {
-                users.wish(&test.log, user, seats(round)).await;
-            }
-        }
-        let mut found = Vec::new();
-        while found.is_empty() && begun.elapsed() < Duration::from_secs(20) {
-            found = audited::<Profiles>(&test, &test.log, PROFILES).await;
-        }
+async fn a_row_is_repaired_while_events_of_its_user_are_applied() {
+    let (test, users) = projected(6).await;
+    let log = test.another_log().await;
+    let processes = vec![profiles(&test, &log).await];
+    let load = Load::start(&test, users, |_| 6).await;
+    for round in 0..60 {
+        // What applying an event does not put right by itself.
+        let damaged = format!("user-{}", round % 6);
+        test.execute(&format!(
+            "UPDATE profiles_1.users SET partition = partition + 1 WHERE user_id = '{damaged}'"
+        ))
+        .await;
+        let found = audited::<Profiles>(&test, &test.log, PROFILES).await;
+        assert_eq!(by_id(&found), expected(&[(&damaged, &["partition"])]));
         repair::<Profiles>(&test, PROFILES, &found).await;
-        users.wish(&test.log, u8::try_from(damaged).unwrap(), seats(round)).await;
     }
-    test.wait(&process.progress).await;
-    process.stop().await;
+    let users = load.stop(&test, processes).await;
+    assert_eq!(audited::<Profiles>(&test, &test.log, PROFILES).await, []);
     assert_folded(&rows(&test, &users).await, &users);
 }
 
