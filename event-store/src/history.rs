@@ -127,14 +127,19 @@ pub async fn halt(connection: &mut PgConnection) -> Result<Option<Halt>, sqlx::E
 }
 
 /// Writes down why no commands are taken, for all processes, those too that are started later. What was found first stays.
-pub(crate) async fn tell(pool: &PgPool, found_by: &str, why: &str) -> Result<(), sqlx::Error> {
+/// Of a log that was adopted meanwhile nothing was found: what is known of it is of its earlier history.
+pub(crate) async fn tell(pool: &PgPool, log_id: Uuid, found_by: &str, why: &str) -> Result<(), sqlx::Error> {
     bounded(async {
         let mut connection = Borrowed::from(pool).await?;
-        sqlx::query("INSERT INTO log.halt (found_by, why) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-            .bind(found_by)
-            .bind(why)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(
+            "INSERT INTO log.halt (found_by, why) SELECT $2, $3 FROM log.meta WHERE log_id = $1
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(log_id)
+        .bind(found_by)
+        .bind(why)
+        .execute(&mut *connection)
+        .await?;
         connection.done();
         Ok(())
     })
@@ -178,7 +183,7 @@ impl Log {
     /// # Errors
     /// Where it cannot be written down: it must be found again.
     pub async fn halt_all(&self, found_by: &str, why: &str) -> Result<(), sqlx::Error> {
-        tell(self.pool(), found_by, why).await?;
+        tell(self.pool(), self.log_id(), found_by, why).await?;
         self.refresh_heads().await
     }
 

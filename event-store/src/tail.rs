@@ -161,7 +161,7 @@ pub(crate) async fn poll(pool: PgPool, heads: Heads, failed: CancellationToken, 
             Some(Halt::Foreign { .. }) => return failed.cancel(),
             // A process that is started later knows nothing of what was there.
             Some(halt @ Halt::WentBack { .. }) if !told => {
-                match history::tell(&pool, "a process that ran on", &halt.to_string()).await {
+                match history::tell(&pool, heads.log_id(), "a process that ran on", &halt.to_string()).await {
                     Ok(()) => told = true,
                     Err(error) => tracing::warn!(%error, "log.halt could not be written; trying again"),
                 }

@@ -179,6 +179,35 @@ async fn nothing_is_appended_to_an_adopted_log_by_a_process_of_the_old_one() {
     assert_eq!((history.log_id, history.heads.len()), (old, 16));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_found_a_restore_does_not_halt_the_log_once_it_is_adopted() {
+    let test = Test::new().await;
+    let old = test.log.log_id();
+    // An adoption that takes its time between its last statement and the end of its commit.
+    test.execute(
+        "CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END';
+         CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON log.meta DEFERRABLE INITIALLY DEFERRED
+         FOR EACH ROW EXECUTE FUNCTION public.slow()",
+    )
+    .await;
+    let (end, log) = (AtomicBool::new(false), test.another_log().await);
+    let telling = async {
+        while !end.load(Ordering::Acquire) {
+            let _ = log.halt_all("the publisher", "NATS is ahead").await;
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let adopting = async {
+        sleep(Duration::from_millis(50)).await;
+        adopt(&test.owner, old).await.unwrap();
+        end.store(true, Ordering::Release);
+    };
+    tokio::join!(telling, adopting);
+    let refused = log.halt_all("the publisher", "NATS is ahead").await.unwrap_err();
+    assert!(refused.to_string().contains("adopted"), "{refused}");
+    assert_eq!(test.number("SELECT count(*) FROM log.halt").await, 0);
+}
+
 #[tokio::test]
 async fn of_two_adoptions_at_once_one_is_told_that_it_came_late() {
     let test = Test::new().await;
