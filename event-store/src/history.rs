@@ -9,7 +9,8 @@
 //! started since (what others found stands in `log.halt`). An operator ends this by adopting the log
 //! ([`adopt`](crate::adopt)).
 //!
-//! Who knows an event knows by the newest of its partition whether it was lost: a partition is lost from its end.
+//! Who knows an event knows by the newest of its partition whether it was lost: a partition is lost from its end. What a
+//! standby says is no verdict, because it may have yet to replay what it has.
 
 use std::sync::Arc;
 
@@ -24,6 +25,9 @@ use crate::{
 
 /// What an operator does about it.
 const MEND: &str = "find out what was lost, then run \"rollcall adopt-restored\" as the owner";
+
+const STANDBY: &str = "the server at this address is a standby that replays what its primary did; database.url must lead to \
+                       a primary";
 
 /// Why no commands are taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,7 +117,11 @@ pub(crate) async fn look(
     heads: &Heads,
     compare: Compare,
 ) -> Result<bool, sqlx::Error> {
-    let seen = Seen::of(connection, heads, compare).await?;
+    let mut seen = Seen::of(connection, heads, compare).await?;
+    if seen.halt.as_ref().is_some_and(Halt::lost_events) {
+        // A standby that was promoted while it answered may have answered from before; by now it has replayed all it has.
+        seen = Seen::of(connection, heads, compare).await?;
+    }
     heads.note(seen.halt);
     Ok(heads.heard(&seen.known, &seen.found))
 }
@@ -130,7 +138,7 @@ impl Seen {
     async fn of(connection: &mut PgConnection, heads: &Heads, compare: Compare) -> Result<Self, sqlx::Error> {
         let known = heads.known();
         let rows = sqlx::query(
-            "SELECT p.partition, p.position, m.log_id, h.found_by, h.found_at, h.why, NULL,
+            "SELECT p.partition, p.position, m.log_id, h.found_by, h.found_at, h.why, pg_is_in_recovery(),
                     CASE WHEN p.position > k.position THEN
                         (SELECT e.event_id FROM log.events e
                          WHERE e.partition = p.partition AND e.position = p.position LIMIT 1) END,
@@ -152,6 +160,9 @@ impl Seen {
                 "log.meta and log.partitions do not hold what they should".into(),
             ));
         };
+        if first.try_get(6)? {
+            return Err(sqlx::Error::Protocol(STANDBY.to_owned()));
+        }
         let (expected, found_id): (Uuid, Uuid) = (heads.log_id(), first.try_get(2)?);
         let mut found = Vec::with_capacity(rows.len());
         let mut lost = None;

@@ -183,7 +183,7 @@ pub(crate) async fn poll(
     shutdown: CancellationToken,
 ) {
     let mut quiet = 0_u32;
-    let mut failing = false;
+    let mut failing = None;
     let mut told = false;
     loop {
         // What is compared in all partitions is compared seldom: when it is quiet, and after a failure.
@@ -198,13 +198,15 @@ pub(crate) async fn poll(
         match refresh(&pool, &heads, compare).await {
             Ok(news) => {
                 quiet = if news { 0 } else { quiet.saturating_add(1) };
-                failing = false;
+                failing = None;
             }
             Err(error) => {
-                if !failing {
-                    tracing::warn!(%error, "the log's heads cannot be read; trying again");
+                // Said again where it is another one: what is at the address may change while nothing can be read.
+                let error = Some(error.to_string());
+                if error != failing {
+                    tracing::warn!(error, "the log's heads cannot be read; trying again");
                 }
-                failing = true;
+                failing = error;
                 quiet = POLLS_UNTIL_IDLE;
                 recent.clear();
             }
