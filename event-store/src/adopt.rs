@@ -1,8 +1,8 @@
 //! Adopting a restored log: what is there becomes the one history, under a new log id.
 //!
 //! Works with the owner's rights. One transaction: the old log id and the heads go to `log.histories`, `log.meta` gets a
-//! new log id, and `log.halt` is cleared. Appends that are under way end before it or are refused after it, because each
-//! names the log id that it belongs to.
+//! new log id, and `log.halt` is cleared. Appends and halts that are under way end before it or come to nothing after it,
+//! because each names the log id that it belongs to.
 
 use sqlx::{Connection, Executor, PgConnection, Row};
 use uuid::Uuid;
@@ -73,9 +73,13 @@ pub async fn adopt(owner: &str, expected: Uuid) -> Result<Uuid, Error> {
 
 async fn in_one_transaction(connection: &mut PgConnection, expected: Uuid) -> Result<Uuid, Error> {
     let mut transaction = connection.begin().await?;
-    // Waits for the appends that are under way; those that come meanwhile wait, and see what was adopted.
+    // Waits for the appends that are under way, and for who writes a halt down; those that come meanwhile wait, and see what
+    // was adopted.
     transaction
-        .execute("SET LOCAL lock_timeout = '10s'; LOCK TABLE log.partitions IN EXCLUSIVE MODE")
+        .execute(
+            "SET LOCAL lock_timeout = '10s'; LOCK TABLE log.partitions IN EXCLUSIVE MODE;
+             LOCK TABLE log.halt IN SHARE ROW EXCLUSIVE MODE",
+        )
         .await?;
     let found: Uuid =
         sqlx::query_scalar("SELECT log_id FROM log.meta FOR UPDATE").fetch_one(&mut *transaction).await?;

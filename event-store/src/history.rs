@@ -1,11 +1,16 @@
 //! One history: how a process notices that the log under it is another one, or went back, and what it does then.
 //!
-//! Shape: heads that are known -> look (log id, heads, `log.halt`, in one statement) -> [`Halt`] -> nothing is appended.
+//! Shape: newest events that are known -> look (log id, heads, their events, `log.halt`, in one statement) -> [`Halt`] ->
+//! nothing is appended.
 //!
 //! After a restore to an earlier point positions would be given again to other events, so no process may append one: not
-//! one that ran all the while (heads only rise, so a head below what it knew *before it asked* is a restore; and every
-//! append names the log id), and not one that was started since (what others found stands in `log.halt`). An operator ends
-//! this by adopting the log ([`adopt`](crate::adopt)).
+//! one that ran all the while (heads only rise and events stay what they are, so a head below what it knew *before it
+//! asked*, or another event where it knew one, is a restore; and every append names the log id), and not one that was
+//! started since (what others found stands in `log.halt`). An operator ends this by adopting the log
+//! ([`adopt`](crate::adopt)).
+//!
+//! Who knows an event knows by the newest of its partition whether it was lost: a partition is lost from its end. What a
+//! standby says is no verdict, because it may have yet to replay what it has.
 
 use std::sync::Arc;
 
@@ -15,11 +20,14 @@ use uuid::Uuid;
 
 use crate::{
     Borrowed, Log, Partition, Position, bounded,
-    tail::{Heads, signed, unsigned},
+    tail::{Heads, Newest, signed, unsigned},
 };
 
 /// What an operator does about it.
 const MEND: &str = "find out what was lost, then run \"rollcall adopt-restored\" as the owner";
+
+const STANDBY: &str = "the server at this address is a standby that replays what its primary did; database.url must lead to \
+                       a primary";
 
 /// Why no commands are taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +38,12 @@ pub enum Halt {
              an earlier point, or failed over to a copy that lacked its end"
     )]
     WentBack { partition: Partition, known: Position, found: Position },
+    /// This process knew another event at a position that was given again since.
+    #[error(
+        "partition {partition} of the log has another event at position {position} than before: the log was restored to \
+             an earlier point, or failed over to a copy that lacked its end, and written to since"
+    )]
+    Diverged { partition: Partition, position: Position },
     /// The log was adopted, or the address leads to another one: a process of the old one must end.
     #[error(
         "the log {expected} is {found} now: it was restored and adopted, or the address leads to another log"
@@ -43,13 +57,18 @@ pub enum Halt {
 impl Halt {
     /// Whether what this process remembers of the log is void.
     pub fn voids_memory(&self) -> bool {
-        matches!(self, Self::WentBack { .. } | Self::Foreign { .. })
+        self.lost_events() || matches!(self, Self::Foreign { .. })
+    }
+
+    /// Whether the log lacks what this process knew of it, which others have to be told.
+    pub(crate) fn lost_events(&self) -> bool {
+        matches!(self, Self::WentBack { .. } | Self::Diverged { .. })
     }
 
     /// The metric's label, where it is a breach of what the log promises.
     fn reason(&self) -> Option<&'static str> {
         match self {
-            Self::WentBack { .. } => Some("went_back"),
+            Self::WentBack { .. } | Self::Diverged { .. } => Some("went_back"),
             Self::Foreign { .. } => Some("foreign"),
             Self::Told { .. } => None,
         }
@@ -63,7 +82,7 @@ impl Halt {
             Self::Foreign { .. } => {
                 tracing::error!(halt = %self, "the log under this process is another one; it ends, to be started anew");
             }
-            Self::WentBack { .. } | Self::Told { .. } => {
+            Self::WentBack { .. } | Self::Diverged { .. } | Self::Told { .. } => {
                 tracing::error!(halt = %self, to_mend = MEND, "the log was restored: no commands are taken");
             }
         }
@@ -83,31 +102,87 @@ pub(crate) fn register() {
     metrics::gauge!("rollcall_log_halted").set(0.0);
 }
 
-/// Asks once how the log stands, and takes note of it. True if there was news of events.
-pub(crate) async fn look(connection: &mut PgConnection, heads: &Heads) -> Result<bool, sqlx::Error> {
-    // Before the question: what rises meanwhile must not look like a log that went back.
-    let known = heads.known();
-    let rows = sqlx::query(
-        "SELECT p.partition, p.position, m.log_id, h.found_by, h.found_at, h.why
-         FROM log.partitions p CROSS JOIN log.meta m LEFT JOIN log.halt h ON true
-         ORDER BY p.partition",
-    )
-    .fetch_all(connection)
-    .await?;
-    let positions: Vec<Position> =
-        rows.iter().map(|row| unsigned(row.try_get(1)?, "position")).collect::<Result<_, _>>()?;
-    let Some(first) = rows.first().filter(|_| positions.len() == known.len()) else {
-        return Err(sqlx::Error::Decode("log.meta and log.partitions do not hold what they should".into()));
-    };
-    let (expected, found): (Uuid, Uuid) = (heads.log_id(), first.try_get(2)?);
-    let lower = (0..).zip(known.iter().zip(&positions)).find(|(_, (known, found))| found < known);
-    let halt = match lower {
-        _ if found != expected => Some(Halt::Foreign { expected, found }),
-        Some((partition, (&known, &found))) => Some(Halt::WentBack { partition, known, found }),
-        None => told(first)?,
-    };
-    heads.note(halt);
-    Ok(heads.advance((0..).zip(positions)))
+/// Whose newest events are compared with the log's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compare {
+    /// Of partitions that moved: enough as long as the connections are those that were looked at before.
+    Moved,
+    /// Of all partitions.
+    All,
+}
+
+/// Asks how the log stands, and takes note of it. True if there was news of events.
+pub(crate) async fn look(
+    connection: &mut PgConnection,
+    heads: &Heads,
+    compare: Compare,
+) -> Result<bool, sqlx::Error> {
+    let mut seen = Seen::of(connection, heads, compare).await?;
+    if seen.halt.as_ref().is_some_and(Halt::lost_events) {
+        // A standby that was promoted while it answered may have answered from before; by now it has replayed all it has.
+        seen = Seen::of(connection, heads, compare).await?;
+    }
+    heads.note(seen.halt);
+    Ok(heads.heard(&seen.known, &seen.found))
+}
+
+/// How the log stood.
+struct Seen {
+    halt: Option<Halt>,
+    /// What was known *before the question*: what rises meanwhile must not look like a log that went back.
+    known: Vec<Newest>,
+    found: Vec<Newest>,
+}
+
+impl Seen {
+    async fn of(connection: &mut PgConnection, heads: &Heads, compare: Compare) -> Result<Self, sqlx::Error> {
+        let known = heads.known();
+        let rows = sqlx::query(
+            "SELECT p.partition, p.position, m.log_id, h.found_by, h.found_at, h.why, pg_is_in_recovery(),
+                    CASE WHEN p.position > k.position THEN
+                        (SELECT e.event_id FROM log.events e
+                         WHERE e.partition = p.partition AND e.position = p.position LIMIT 1) END,
+                    k.event_id IS NOT NULL AND ($3 OR p.position > k.position) AND k.event_id IS DISTINCT FROM
+                        (SELECT e.event_id FROM log.events e
+                         WHERE e.partition = p.partition AND e.position = k.position LIMIT 1)
+             FROM unnest($1::int8[], $2::uuid[]) WITH ORDINALITY AS k(position, event_id, ordinal)
+             JOIN log.partitions p ON p.partition = k.ordinal - 1
+             CROSS JOIN log.meta m LEFT JOIN log.halt h ON true
+             ORDER BY p.partition",
+        )
+        .bind(known.iter().map(|newest| signed(newest.position)).collect::<Vec<_>>())
+        .bind(known.iter().map(|newest| newest.event_id).collect::<Vec<_>>())
+        .bind(compare == Compare::All)
+        .fetch_all(connection)
+        .await?;
+        let Some(first) = rows.first().filter(|_| rows.len() == known.len()) else {
+            return Err(sqlx::Error::Decode(
+                "log.meta and log.partitions do not hold what they should".into(),
+            ));
+        };
+        if first.try_get(6)? {
+            return Err(sqlx::Error::Protocol(STANDBY.to_owned()));
+        }
+        let (expected, found_id): (Uuid, Uuid) = (heads.log_id(), first.try_get(2)?);
+        let mut found = Vec::with_capacity(rows.len());
+        let mut lost = None;
+        for ((partition, row), known) in (0..).zip(&rows).zip(&known) {
+            let newest =
+                Newest { position: unsigned(row.try_get(1)?, "position")?, event_id: row.try_get(7)? };
+            if lost.is_none() && newest.position < known.position {
+                lost = Some(Halt::WentBack { partition, known: known.position, found: newest.position });
+            } else if lost.is_none() && row.try_get(8)? {
+                lost = Some(Halt::Diverged { partition, position: known.position });
+            }
+            found.push(newest);
+        }
+        let halt = match lost {
+            _ if found_id != expected => Some(Halt::Foreign { expected, found: found_id }),
+            Some(lost) => Some(lost),
+            None => told(first)?,
+        };
+        Ok(Self { halt, known, found })
+    }
 }
 
 fn told(row: &PgRow) -> Result<Option<Halt>, sqlx::Error> {
@@ -127,14 +202,19 @@ pub async fn halt(connection: &mut PgConnection) -> Result<Option<Halt>, sqlx::E
 }
 
 /// Writes down why no commands are taken, for all processes, those too that are started later. What was found first stays.
-pub(crate) async fn tell(pool: &PgPool, found_by: &str, why: &str) -> Result<(), sqlx::Error> {
+/// Of a log that was adopted meanwhile nothing was found: what is known of it is of its earlier history.
+pub(crate) async fn tell(pool: &PgPool, log_id: Uuid, found_by: &str, why: &str) -> Result<(), sqlx::Error> {
     bounded(async {
         let mut connection = Borrowed::from(pool).await?;
-        sqlx::query("INSERT INTO log.halt (found_by, why) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-            .bind(found_by)
-            .bind(why)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query(
+            "INSERT INTO log.halt (found_by, why) SELECT $2, $3 FROM log.meta WHERE log_id = $1
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(log_id)
+        .bind(found_by)
+        .bind(why)
+        .execute(&mut *connection)
+        .await?;
         connection.done();
         Ok(())
     })
@@ -178,7 +258,7 @@ impl Log {
     /// # Errors
     /// Where it cannot be written down: it must be found again.
     pub async fn halt_all(&self, found_by: &str, why: &str) -> Result<(), sqlx::Error> {
-        tell(self.pool(), found_by, why).await?;
+        tell(self.pool(), self.log_id(), found_by, why).await?;
         self.refresh_heads().await
     }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     Borrowed, Partition, Recorded, append, bounded, claims, commands,
-    history::{self, Halt},
+    history::{self, Compare, Halt},
     keys::Keys,
     load,
     migrate::Provisioned,
@@ -97,12 +97,12 @@ impl Log {
         history::register();
         let heads = Heads::new(provisioned.log_id, provisioned.partitions);
         let recent = Arc::new(Recent::new(provisioned.partitions));
-        tail::refresh(&pool, &heads).await?;
+        tail::refresh(&pool, &heads, Compare::All).await?;
         spawn_vital(
             &tasks,
             &failed,
             "poll",
-            tail::poll(pool.clone(), heads.clone(), failed.clone(), shutdown.clone()),
+            tail::poll(pool.clone(), heads.clone(), Arc::clone(&recent), failed.clone(), shutdown.clone()),
         );
         if options.expires_records {
             tasks.spawn(commands::expire(pool.clone(), shutdown.clone()));
@@ -191,12 +191,13 @@ impl Log {
         &self.0.heads
     }
 
-    /// Asks the database for the heads, for who must know and not merely have heard.
+    /// Asks the database for the heads, for who must know and not merely have heard; and whether the log still has all
+    /// that this process knows of it, for who lost a connection.
     ///
     /// # Errors
     /// Where the database cannot be read, or the log was restored under this process.
     pub async fn refresh_heads(&self) -> Result<(), sqlx::Error> {
-        tail::refresh(&self.0.pool, &self.0.heads).await?;
+        tail::refresh(&self.0.pool, &self.0.heads, Compare::All).await?;
         match self.halt().filter(|halt| halt.voids_memory()) {
             Some(halt) => Err(sqlx::Error::Protocol(halt.to_string())),
             None => Ok(()),
@@ -213,7 +214,7 @@ impl Log {
         connection: &mut PgConnection,
         spans: &[Span],
     ) -> Result<Vec<Arc<Recorded>>, tail::Error> {
-        let in_memory: Vec<_> = spans.iter().map(|span| self.0.recent.get(span)).collect();
+        let in_memory: Vec<_> = spans.iter().map(|span| self.recent(span)).collect();
         let missing = spans.iter().zip(&in_memory).filter(|(_, events)| events.is_none());
         let missing: Vec<Span> = missing.map(|(span, _)| *span).collect();
         let mut read = match missing.is_empty() {
@@ -244,7 +245,7 @@ impl Log {
 
     /// A span's events, where all of them were appended by this process a moment ago.
     pub(crate) fn recent(&self, span: &Span) -> Option<Vec<Arc<Recorded>>> {
-        self.0.recent.get(span)
+        if self.0.heads.void() { None } else { self.0.recent.get(span) }
     }
 
     /// Connections for what the service itself asks: heads, records, whether the database is there.

@@ -8,7 +8,7 @@ pub(crate) mod recent;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -22,8 +22,10 @@ use uuid::Uuid;
 
 use crate::{
     Borrowed, Partition, Position, Recorded, StreamId, bounded,
-    history::{self, Halt},
+    history::{self, Compare, Halt},
 };
+
+use recent::Recent;
 
 const POLL_BUSY: Duration = Duration::from_millis(25);
 const POLL_IDLE: Duration = Duration::from_millis(250);
@@ -37,6 +39,7 @@ pub struct Heads(Arc<Inner>);
 struct Inner {
     log_id: Uuid,
     positions: Box<[AtomicU64]>,
+    newest: Mutex<Box<[Newest]>>,
     /// Why no commands are taken.
     halt: watch::Sender<Option<Arc<Halt>>>,
     /// The log is another one than this process knew: nothing that it remembers may be read or written any more.
@@ -45,17 +48,26 @@ struct Inner {
     news: watch::Sender<()>,
 }
 
+/// A partition's newest event that this process has heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Newest {
+    /// 0 where there is none.
+    pub position: Position,
+    pub event_id: Option<Uuid>,
+}
+
 impl Heads {
     pub(crate) fn new(log_id: Uuid, partitions: Partition) -> Self {
         let positions = (0..partitions).map(|_| AtomicU64::new(0)).collect();
+        let newest = Mutex::new(vec![Newest::default(); usize::from(partitions)].into());
         let (halt, void) = (watch::Sender::new(None), AtomicBool::new(false));
-        Self(Arc::new(Inner { log_id, positions, halt, void, news: watch::Sender::new(()) }))
+        Self(Arc::new(Inner { log_id, positions, newest, halt, void, news: watch::Sender::new(()) }))
     }
 
     /// The partition's head as last heard of; the log may be ahead of it, never behind. 0 once the log was restored
     /// under this process: nobody finds anything to read any more.
     pub fn position(&self, partition: Partition) -> Position {
-        if self.0.void.load(Ordering::Acquire) {
+        if self.void() {
             return 0;
         }
         self.0.positions[usize::from(partition)].load(Ordering::Acquire)
@@ -66,8 +78,17 @@ impl Heads {
     }
 
     /// What the log is known to have reached, by partition.
-    pub(crate) fn known(&self) -> Vec<Position> {
-        self.0.positions.iter().map(|position| position.load(Ordering::Acquire)).collect()
+    pub(crate) fn known(&self) -> Vec<Newest> {
+        self.newest().to_vec()
+    }
+
+    fn newest(&self) -> MutexGuard<'_, Box<[Newest]>> {
+        self.0.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the log is another one than this process knew.
+    pub(crate) fn void(&self) -> bool {
+        self.0.void.load(Ordering::Acquire)
     }
 
     pub(crate) fn halt(&self) -> Option<Arc<Halt>> {
@@ -106,15 +127,35 @@ impl Heads {
         self.0.news.subscribe()
     }
 
-    /// Tells readers of committed positions. True if any was news.
-    pub(crate) fn advance(&self, committed: impl IntoIterator<Item = (Partition, Position)>) -> bool {
+    /// Tells readers of what this process committed.
+    pub(crate) fn advance(&self, committed: impl IntoIterator<Item = (Partition, Newest)>) {
+        self.raise(committed, |_, _| true);
+    }
+
+    /// Tells readers of what a look found that began with `known`. True if any was news. What this process committed
+    /// meanwhile stays the newest that it knows: that was not compared with the log, and the next look does it.
+    pub(crate) fn heard(&self, known: &[Newest], found: &[Newest]) -> bool {
+        self.raise((0..).zip(found.iter().copied()), |partition, newest| newest == known[partition])
+    }
+
+    fn raise(
+        &self,
+        found: impl IntoIterator<Item = (Partition, Newest)>,
+        follows: impl Fn(usize, Newest) -> bool,
+    ) -> bool {
+        if self.void() {
+            return false;
+        }
         let mut news = false;
-        if self.0.void.load(Ordering::Acquire) {
-            return news;
+        let mut newest = self.newest();
+        for (partition, found) in found {
+            let partition = usize::from(partition);
+            news |= self.0.positions[partition].fetch_max(found.position, Ordering::AcqRel) < found.position;
+            if found.position > newest[partition].position && follows(partition, newest[partition]) {
+                newest[partition] = found;
+            }
         }
-        for (partition, position) in committed {
-            news |= self.0.positions[usize::from(partition)].fetch_max(position, Ordering::AcqRel) < position;
-        }
+        drop(newest);
         if news {
             self.0.news.send_replace(());
         }
@@ -123,10 +164,10 @@ impl Heads {
 }
 
 /// Reads the heads once, and whether this is still the log that it was. True if there was news.
-pub(crate) async fn refresh(pool: &PgPool, heads: &Heads) -> Result<bool, sqlx::Error> {
+pub(crate) async fn refresh(pool: &PgPool, heads: &Heads, compare: Compare) -> Result<bool, sqlx::Error> {
     bounded(async {
         let mut connection = Borrowed::from(pool).await?;
-        let news = history::look(&mut connection, heads).await?;
+        let news = history::look(&mut connection, heads, compare).await?;
         connection.done();
         Ok(news)
     })
@@ -134,34 +175,48 @@ pub(crate) async fn refresh(pool: &PgPool, heads: &Heads) -> Result<bool, sqlx::
 }
 
 /// The guarantee behind the hints. Ends the process, by `failed`, where the log is another one.
-pub(crate) async fn poll(pool: PgPool, heads: Heads, failed: CancellationToken, shutdown: CancellationToken) {
+pub(crate) async fn poll(
+    pool: PgPool,
+    heads: Heads,
+    recent: Arc<Recent>,
+    failed: CancellationToken,
+    shutdown: CancellationToken,
+) {
     let mut quiet = 0_u32;
-    let mut failing = false;
+    let mut failing = None;
     let mut told = false;
     loop {
-        let pause = if quiet < POLLS_UNTIL_IDLE { POLL_BUSY } else { POLL_IDLE };
+        // What is compared in all partitions is compared seldom: when it is quiet, and after a failure.
+        let (pause, compare) = match quiet < POLLS_UNTIL_IDLE {
+            true => (POLL_BUSY, Compare::Moved),
+            false => (POLL_IDLE, Compare::All),
+        };
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        match refresh(&pool, &heads).await {
+        match refresh(&pool, &heads, compare).await {
             Ok(news) => {
                 quiet = if news { 0 } else { quiet.saturating_add(1) };
-                failing = false;
+                failing = None;
             }
             Err(error) => {
-                if !failing {
-                    tracing::warn!(%error, "the log's heads cannot be read; trying again");
+                // Said again where it is another one: what is at the address may change while nothing can be read.
+                let error = Some(error.to_string());
+                if error != failing {
+                    tracing::warn!(error, "the log's heads cannot be read; trying again");
                 }
-                failing = true;
+                failing = error;
                 quiet = POLLS_UNTIL_IDLE;
+                recent.clear();
             }
         }
         match heads.halt().as_deref() {
             Some(Halt::Foreign { .. }) => return failed.cancel(),
             // A process that is started later knows nothing of what was there.
-            Some(halt @ Halt::WentBack { .. }) if !told => {
-                match history::tell(&pool, "a process that ran on", &halt.to_string()).await {
+            Some(halt) if halt.lost_events() && !told => {
+                recent.clear();
+                match history::tell(&pool, heads.log_id(), "a process that ran on", &halt.to_string()).await {
                     Ok(()) => told = true,
                     Err(error) => tracing::warn!(%error, "log.halt could not be written; trying again"),
                 }

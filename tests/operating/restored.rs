@@ -279,3 +279,61 @@ async fn a_log_that_is_restored_under_processes_that_run_is_not_written_to() {
     second.stop().await;
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_has_yet_to_replay_what_it_has_is_no_restored_log() {
+    let site = Site::new().await;
+    let (before, after) = (site.path().join("before"), site.path().join("after"));
+    let first = Postgres::start(&DataDir::open(Some(before.clone())).unwrap()).await.unwrap();
+    let (address, url) = Address::of(first.owner_url()).await;
+    let own = [("DATABASE_URL", url.as_str())];
+    let (migrated, said) = Rollcall::ended(site.command_on(&url, &["migrate"]));
+    assert!(migrated.success(), "{said}");
+    let roles = [&["command-api"][..], &["query-api"], &["projector"]];
+    let mut running = roles.map(|role| site.start(role, &own));
+    let (write, read) =
+        (Client::new(&running[0].ready.http, "acme"), Client::new(&running[1].ready.http, "acme"));
+    let standby = after.join("postgres");
+    fs::create_dir(&after).unwrap();
+    base_backup(first.owner_url(), &before, &standby).await;
+    create_many(&write, "replayed", 100).await;
+    until_nothing_lags(&read).await;
+    let whole = stored(first.owner_url()).await;
+
+    // The standby received all of it before the primary died, and applies it when it is promoted.
+    first.stop().await;
+    let script = r#"cp -a "$0"/postgres/pg_wal/0* "$1/pg_wal/" && touch "$1/standby.signal" &&
+                    echo "recovery_min_apply_delay = '1h'" >> "$1/postgresql.auto.conf" &&
+                    cp -a "$0/postgres.password" "$1/.." && chown -R --reference="$0/postgres" "$1""#;
+    assert!(Command::new("sh").args(["-c", script]).arg(&before).arg(&standby).status().unwrap().success());
+    let second = Postgres::start(&DataDir::open(Some(after)).unwrap()).await.unwrap();
+    assert!(stored(second.owner_url()).await.len() < whole.len(), "it is behind");
+    address.leads_to(second.owner_url());
+    eventually("each was there and asked", async || {
+        running.iter().all(|role| role.logged().contains("is a standby")).then_some(())
+    })
+    .await;
+
+    let mut owner = PgConnection::connect(second.owner_url()).await.unwrap();
+    sqlx::query("SELECT pg_promote(wait => false)").execute(&mut owner).await.unwrap();
+    let id = eventually("commands are taken again", async || {
+        let created = write.create("after@example.com").await;
+        assert!(created.status == 201 || created.code() != "log-restored", "{created:?}");
+        (created.status == 201).then(|| created.id())
+    })
+    .await;
+    let now = stored(second.owner_url()).await;
+    for (partition, events) in whole {
+        assert!(events.iter().all(|(position, event)| now[&partition].get(position) == Some(event)));
+    }
+    eventually("it is read", async || {
+        (read.get(&format!("/api/v1/users/{id}")).await.status == 200).then_some(())
+    })
+    .await;
+    for role in &mut running {
+        assert!(!role.logged().contains("was restored"), "{}", role.logged());
+        assert!(role.stop().0.success());
+    }
+    second.stop().await;
+    site.stop().await;
+}

@@ -12,7 +12,13 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Append, Appended, Error, Pending, Stored, batch::Batch, outcome, statement};
-use crate::{Recorded, bounded, history, keyed_session, tail::signed, trace::Work};
+use crate::{
+    Recorded, bounded,
+    history::{self, Compare},
+    keyed_session,
+    tail::{Newest, signed},
+    trace::Work,
+};
 
 /// How long a batch is tried again after its connection was lost.
 const LOST_FOR_MAX: Duration = Duration::from_secs(10);
@@ -191,7 +197,8 @@ impl Writer {
     /// looked at works on the history that it knows.
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = PgConnection::connect_with(&self.options).await?;
-        history::look(&mut connection, &self.stored.heads).await?;
+        self.stored.recent.clear();
+        history::look(&mut connection, &self.stored.heads, Compare::All).await?;
         Ok(connection)
     }
 
@@ -225,7 +232,12 @@ impl Stored {
                 self.keys.remember(&pending.append.stream, &new.key);
             }
         }
-        let heads: Vec<_> = stored().map(|(_, appended)| (appended.partition, appended.position)).collect();
+        let heads: Vec<_> = stored()
+            .map(|(pending, appended)| {
+                let event_id = pending.append.events.last().map(|event| event.event_id);
+                (appended.partition, Newest { position: appended.position, event_id })
+            })
+            .collect();
         // By position: an answer that was lost and found stands out of order.
         let mut order: Vec<(usize, &Appended)> = outcomes
             .iter()

@@ -2,7 +2,8 @@
 //! moment ago.
 //!
 //! *Invariant:* a partition's events here are committed and follow each other without a hole; where another process
-//! appended in between, what came before is dropped. What is not here is read from the log.
+//! appended in between, what came before is dropped. They are of the history that the log has: all are dropped when a
+//! connection to it was lost, and none is given once it went back. What is not here is read from the log.
 
 use std::{
     collections::VecDeque,
@@ -59,6 +60,13 @@ impl Recent {
         kept.events.push_back(Arc::new(event));
         while kept.events.len() > EVENTS_MAX || (kept.bytes > BYTES_MAX && kept.events.len() > 1) {
             kept.drop_first();
+        }
+    }
+
+    /// Drops all: the log may be another one by now.
+    pub fn clear(&self) {
+        for kept in &self.0 {
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
         }
     }
 

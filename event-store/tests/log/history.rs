@@ -15,9 +15,11 @@ use rollcall_event_store::{
     append::{Error, Expected},
     history::Halt,
     migrate,
+    tail::Span,
 };
 use sqlx::{Connection, PgConnection};
 use tokio::time::{sleep, timeout};
+use uuid::Uuid;
 
 use crate::support::{PATIENCE, Source, Test, stream, stream_in, wish};
 
@@ -101,6 +103,114 @@ async fn who_knew_more_of_a_log_than_there_is_appends_nothing_to_it() {
     assert!(matches!(refused, Err(Error::Restored)), "{refused:?}");
 }
 
+/// A log of one partition that matters, in which this process appended four events, and what it remembers of them.
+async fn four_events_in_memory() -> (Test, Vec<Uuid>) {
+    let test = Test::with(Options { pool_connections_max: 1, ..Options::default() }).await;
+    wish(stream_in(3, "before"), Expected::Fresh, 4).append(&test.log).await.unwrap();
+    let in_memory = read_first(&test, 4).await;
+    (test, in_memory)
+}
+
+/// The ids of the first events of partition 3, as a projector of this process reads them.
+async fn read_first(test: &Test, events: u64) -> Vec<Uuid> {
+    let mut connection = PgConnection::connect_with(&test.provisioned.service).await.unwrap();
+    let span = Span { partition: 3, after: 0, until: events };
+    let events = test.log.read_spans(&mut connection, &[span]).await.unwrap();
+    events.iter().map(|event| event.event_id).collect()
+}
+
+async fn stored_first(test: &Test, events: i64) -> Vec<Uuid> {
+    sqlx::query_scalar(
+        "SELECT event_id FROM log.events WHERE partition = 3 AND position <= $1 ORDER BY position",
+    )
+    .bind(events)
+    .fetch_all(&mut test.superuser().await)
+    .await
+    .unwrap()
+}
+
+/// As after a restore that lost the events at these positions, and another process that was quicker to append: the head
+/// is no lower than before, or higher.
+fn overtaken(lost: &str, by: i32) -> String {
+    format!(
+        "BEGIN;
+         LOCK TABLE log.partitions IN EXCLUSIVE MODE;
+         ALTER TABLE log.events DISABLE TRIGGER events_are_immutable;
+         UPDATE log.events SET event_id = gen_random_uuid(), aggregate_id = 'new', sequence = position
+         WHERE position {lost};
+         INSERT INTO log.events SELECT position + n, sequence + n, recorded_at, gen_random_uuid(), partition, tenant_id,
+             aggregate_type, 'new', event_type, event_version, payload, personal, metadata
+         FROM log.events, generate_series(1, {by}) n WHERE partition = 3 AND position = 4;
+         UPDATE log.partitions SET position = position + {by} WHERE partition = 3;
+         ALTER TABLE log.events ENABLE TRIGGER events_are_immutable;
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid();
+         COMMIT"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_is_found_though_others_have_appended_as_much_as_was_lost() {
+    for by in [0, 3] {
+        let (test, lost) = four_events_in_memory().await;
+        // Other partitions' heads say nothing.
+        wish(stream_in(5, "other"), Expected::Fresh, 1).append(&test.log).await.unwrap();
+        // The poll waits for its connection: the writer must find it by itself.
+        let held = test.log.pool().acquire().await.unwrap();
+        test.execute(&overtaken("> 2 AND partition = 3", by)).await;
+        let stored = test.number("SELECT count(*) FROM log.events").await;
+        let refused = wish(stream_in(5, "after"), Expected::Fresh, 1).append(&test.log).await;
+        assert!(matches!(refused, Err(Error::Restored | Error::Unknown)), "{refused:?}");
+        let halt = test.log.halt().expect("the writer looked before it appended");
+        assert_eq!(*halt, Halt::Diverged { partition: 3, position: 4 });
+        assert_eq!(test.number("SELECT count(*) FROM log.events").await, stored, "nothing was appended");
+        let read = read_first(&test, 4).await;
+        assert_ne!(read, lost);
+        assert_eq!(read, stored_first(&test, 4).await, "what is read is what the log has");
+
+        drop(held);
+        let told = async {
+            while test.number("SELECT count(*) FROM log.halt").await == 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, told).await.expect("it is written down");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_only_reads_finds_such_a_restore_too() {
+    for by in [0, 3] {
+        let test = Test::new().await;
+        let reader = test.another_log().await;
+        wish(stream_in(3, "before"), Expected::Fresh, 4).append(&test.log).await.unwrap();
+        reader.refresh_heads().await.unwrap();
+        test.log.close().await;
+        test.execute(&overtaken("> 2 AND partition = 3", by)).await;
+        // As a projector does whose connection broke.
+        let asked = async {
+            while reader.halt().is_none() {
+                let _ = reader.refresh_heads().await;
+            }
+        };
+        timeout(PATIENCE, asked).await.expect("it is found");
+        assert_eq!(*halted(&reader).await, Halt::Diverged { partition: 3, position: 4 });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_in_memory_when_a_connection_was_lost_is_read_from_the_log() {
+    let (test, lost) = four_events_in_memory().await;
+    let held = test.log.pool().acquire().await.unwrap();
+    // No restore: one ends with the newest event. What is read is the log's all the same.
+    test.execute(&overtaken("= 2 AND partition = 3", 0)).await;
+    wish(stream_in(3, "after"), Expected::Fresh, 1).append(&test.log).await.unwrap();
+    let read = read_first(&test, 4).await;
+    assert_ne!(read, lost);
+    assert_eq!(read, stored_first(&test, 4).await);
+    drop(held);
+}
+
 #[tokio::test]
 async fn a_halt_holds_at_once_for_all_processes() {
     let test = Test::new().await;
@@ -177,6 +287,35 @@ async fn nothing_is_appended_to_an_adopted_log_by_a_process_of_the_old_one() {
     assert_eq!(again.log_id, new, "the role is still this log's");
     let [history] = &log.histories().await.unwrap()[..] else { panic!("one history was ended") };
     assert_eq!((history.log_id, history.heads.len()), (old, 16));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_found_a_restore_does_not_halt_the_log_once_it_is_adopted() {
+    let test = Test::new().await;
+    let old = test.log.log_id();
+    // An adoption that takes its time between its last statement and the end of its commit.
+    test.execute(
+        "CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END';
+         CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON log.meta DEFERRABLE INITIALLY DEFERRED
+         FOR EACH ROW EXECUTE FUNCTION public.slow()",
+    )
+    .await;
+    let (end, log) = (AtomicBool::new(false), test.another_log().await);
+    let telling = async {
+        while !end.load(Ordering::Acquire) {
+            let _ = log.halt_all("the publisher", "NATS is ahead").await;
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let adopting = async {
+        sleep(Duration::from_millis(50)).await;
+        adopt(&test.owner, old).await.unwrap();
+        end.store(true, Ordering::Release);
+    };
+    tokio::join!(telling, adopting);
+    let refused = log.halt_all("the publisher", "NATS is ahead").await.unwrap_err();
+    assert!(refused.to_string().contains("adopted"), "{refused}");
+    assert_eq!(test.number("SELECT count(*) FROM log.halt").await, 0);
 }
 
 #[tokio::test]
