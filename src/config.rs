@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn the_defaults_are_settings() {
         let settings = read(&[]).unwrap();
-        assert_eq!((settings.http, settings.limits.requests), (None, 4_096));
+        assert_eq!((settings.http, settings.limits.requests), (None, 6_000));
         assert!(matches!(settings.auth, Auth::Open));
         assert!(settings.limits.rate.limit_nobody());
     }

@@ -123,6 +123,6 @@ mod tests {
         let parsed = config::Config::builder()
             .add_source(config::File::from_str(shown, config::FileFormat::Toml))
             .build();
-        assert_eq!(parsed.unwrap().get_int("limits.requests").unwrap(), 4_096);
+        assert_eq!(parsed.unwrap().get_int("limits.requests").unwrap(), 6_000);
     }
 }
