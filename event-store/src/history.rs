@@ -45,9 +45,7 @@ pub enum Halt {
     )]
     Diverged { partition: Partition, position: Position },
     /// The log was adopted, or the address leads to another one: a process of the old one must end.
-    #[error(
-        "the log {expected} is {found} now: it was restored and adopted, or the address leads to another log"
-    )]
+    #[error("the log {expected} is {found} now: {}", self.how())]
     Foreign { expected: Uuid, found: Uuid },
     /// What another process found, or this one elsewhere.
     #[error("{why} (found by {found_by}, {found_at})")]
@@ -63,6 +61,19 @@ impl Halt {
     /// Whether the log lacks what this process knew of it, which others have to be told.
     pub(crate) fn lost_events(&self) -> bool {
         matches!(self, Self::WentBack { .. } | Self::Diverged { .. })
+    }
+
+    /// Whether the log has an id that it had before the one that was known: ids rise with time. An adoption is forgotten
+    /// then, and positions are given again that its history gave.
+    pub(crate) fn behind_adoption(&self) -> bool {
+        matches!(self, Self::Foreign { expected, found } if found < expected)
+    }
+
+    fn how(&self) -> &'static str {
+        match self.behind_adoption() {
+            true => "it was restored to a point before it was adopted, or the address leads to another log",
+            false => "it was restored and adopted, or the address leads to another log",
+        }
     }
 
     /// The metric's label, where it is a breach of what the log promises.
@@ -203,14 +214,22 @@ pub async fn halt(connection: &mut PgConnection) -> Result<Option<Halt>, sqlx::E
 
 /// Writes down why no commands are taken, for all processes, those too that are started later. What was found first stays.
 /// Of a log that was adopted meanwhile nothing was found: what is known of it is of its earlier history.
-pub(crate) async fn tell(pool: &PgPool, log_id: Uuid, found_by: &str, why: &str) -> Result<(), sqlx::Error> {
+/// Nor is a log halted that only happens to be at the address.
+pub(crate) async fn tell(
+    pool: &PgPool,
+    heads: &Heads,
+    log_id: Uuid,
+    found_by: &str,
+    why: &str,
+) -> Result<(), sqlx::Error> {
     bounded(async {
         let mut connection = Borrowed::from(pool).await?;
         sqlx::query(
-            "INSERT INTO log.halt (found_by, why) SELECT $2, $3 FROM log.meta WHERE log_id = $1
+            "INSERT INTO log.halt (found_by, why) SELECT $3, $4 FROM log.meta WHERE log_id = $1 AND first_log_id = $2
              ON CONFLICT DO NOTHING",
         )
         .bind(log_id)
+        .bind(heads.first_log_id())
         .bind(found_by)
         .bind(why)
         .execute(&mut *connection)
@@ -258,7 +277,7 @@ impl Log {
     /// # Errors
     /// Where it cannot be written down: it must be found again.
     pub async fn halt_all(&self, found_by: &str, why: &str) -> Result<(), sqlx::Error> {
-        tell(self.pool(), self.log_id(), found_by, why).await?;
+        tell(self.pool(), self.heads(), self.log_id(), found_by, why).await?;
         self.refresh_heads().await
     }
 

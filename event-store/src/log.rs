@@ -95,7 +95,7 @@ impl Log {
         let failed = CancellationToken::new();
         let tasks = TaskTracker::new();
         history::register();
-        let heads = Heads::new(provisioned.log_id, provisioned.partitions);
+        let heads = Heads::new(provisioned.log_id, provisioned.first_log_id, provisioned.partitions);
         let recent = Arc::new(Recent::new(provisioned.partitions));
         tail::refresh(&pool, &heads, Compare::All).await?;
         spawn_vital(

@@ -70,6 +70,8 @@ impl Default for Options {
 #[derive(Clone)]
 pub struct Provisioned {
     pub log_id: Uuid,
+    /// What the log was made with, and stays through adoptions.
+    pub first_log_id: Uuid,
     pub partitions: Partition,
     /// Connects as a role that may insert and select events, not update or delete them.
     pub service: PgConnectOptions,
@@ -197,7 +199,7 @@ pub async fn migrate(
     let keys = settle_digest_root(&mut connection, master, first_log_id).await?;
     sqlx::query("SELECT pg_advisory_unlock($1)").bind(TURN).execute(&mut connection).await?;
     connection.close().await?;
-    Ok(Provisioned { log_id, partitions, service, keys })
+    Ok(Provisioned { log_id, first_log_id, partitions, service, keys })
 }
 
 /// What a PostgreSQL URL says.

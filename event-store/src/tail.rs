@@ -31,6 +31,8 @@ const POLL_BUSY: Duration = Duration::from_millis(25);
 const POLL_IDLE: Duration = Duration::from_millis(250);
 /// Polls without news until the poll slows down.
 const POLLS_UNTIL_IDLE: u32 = 80;
+/// How often a process that must end tries to tell the others why.
+const TELLINGS_MAX: u32 = 40;
 
 /// The highest position of each partition that this process has heard of. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +40,7 @@ pub struct Heads(Arc<Inner>);
 
 struct Inner {
     log_id: Uuid,
+    first_log_id: Uuid,
     positions: Box<[AtomicU64]>,
     newest: Mutex<Box<[Newest]>>,
     /// Why no commands are taken.
@@ -57,11 +60,19 @@ pub(crate) struct Newest {
 }
 
 impl Heads {
-    pub(crate) fn new(log_id: Uuid, partitions: Partition) -> Self {
+    pub(crate) fn new(log_id: Uuid, first_log_id: Uuid, partitions: Partition) -> Self {
         let positions = (0..partitions).map(|_| AtomicU64::new(0)).collect();
         let newest = Mutex::new(vec![Newest::default(); usize::from(partitions)].into());
         let (halt, void) = (watch::Sender::new(None), AtomicBool::new(false));
-        Self(Arc::new(Inner { log_id, positions, newest, halt, void, news: watch::Sender::new(()) }))
+        Self(Arc::new(Inner {
+            log_id,
+            first_log_id,
+            positions,
+            newest,
+            halt,
+            void,
+            news: watch::Sender::new(()),
+        }))
     }
 
     /// The partition's head as last heard of; the log may be ahead of it, never behind. 0 once the log was restored
@@ -75,6 +86,11 @@ impl Heads {
 
     pub(crate) fn log_id(&self) -> Uuid {
         self.0.log_id
+    }
+
+    /// What the log was made with, whatever history it has by now.
+    pub(crate) fn first_log_id(&self) -> Uuid {
+        self.0.first_log_id
     }
 
     /// What the log is known to have reached, by partition.
@@ -185,6 +201,7 @@ pub(crate) async fn poll(
     let mut quiet = 0_u32;
     let mut failing = None;
     let mut told = false;
+    let mut tellings = 0_u32;
     loop {
         // What is compared in all partitions is compared seldom: when it is quiet, and after a failure.
         let (pause, compare) = match quiet < POLLS_UNTIL_IDLE {
@@ -212,11 +229,20 @@ pub(crate) async fn poll(
             }
         }
         match heads.halt().as_deref() {
+            Some(halt @ Halt::Foreign { found, .. }) if halt.behind_adoption() && tellings < TELLINGS_MAX => {
+                tellings += 1;
+                match history::tell(&pool, &heads, *found, "a process that ran on", &halt.to_string()).await {
+                    Ok(()) => return failed.cancel(),
+                    Err(error) => tracing::warn!(%error, "log.halt could not be written; trying again"),
+                }
+            }
             Some(Halt::Foreign { .. }) => return failed.cancel(),
             // A process that is started later knows nothing of what was there.
             Some(halt) if halt.lost_events() && !told => {
                 recent.clear();
-                match history::tell(&pool, heads.log_id(), "a process that ran on", &halt.to_string()).await {
+                match history::tell(&pool, &heads, heads.log_id(), "a process that ran on", &halt.to_string())
+                    .await
+                {
                     Ok(()) => told = true,
                     Err(error) => tracing::warn!(%error, "log.halt could not be written; trying again"),
                 }

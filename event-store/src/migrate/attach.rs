@@ -35,7 +35,7 @@ pub async fn attach(url: &str, source: &dyn MasterKeySource) -> Result<Provision
     let service = role::session(&named, &service_role, &master);
     let keys = read_keys(&mut connection, master, first_log_id).await?;
     connection.close().await?;
-    Ok(Provisioned { log_id, partitions, service, keys })
+    Ok(Provisioned { log_id, first_log_id, partitions, service, keys })
 }
 
 /// What a URL says; where it names the service's role, with the password that follows from the master key.

@@ -318,6 +318,28 @@ async fn who_found_a_restore_does_not_halt_the_log_once_it_is_adopted() {
     assert_eq!(test.number("SELECT count(*) FROM log.halt").await, 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_restored_to_before_its_adoption_is_halted() {
+    for other in [false, true] {
+        let test = Test::new().await;
+        let old = test.log.log_id();
+        adopt(&test.owner, old).await.unwrap();
+        let adopted = test.restarted().await;
+        let first = if other { ", first_log_id = gen_random_uuid()" } else { "" };
+        test.execute(&format!("DELETE FROM log.histories; UPDATE log.meta SET log_id = '{old}' {first}"))
+            .await;
+        let why = timeout(PATIENCE, adopted.ends()).await.expect("the process ends");
+        assert!(why.contains("before it was adopted"), "{why}");
+        // What only happens to be at the address is left alone.
+        assert_eq!(test.number("SELECT count(*) FROM log.halt").await, i64::from(!other));
+        if !other {
+            let again = test.restarted().await;
+            let refused = wish(stream("new"), Expected::Fresh, 1).append(&again).await;
+            assert!(matches!(refused, Err(Error::Restored)), "{refused:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn of_two_adoptions_at_once_one_is_told_that_it_came_late() {
     let test = Test::new().await;
