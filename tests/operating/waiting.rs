@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{Signal, kill},
+    },
     unistd::Pid,
 };
 use sqlx::{Connection, PgConnection};
@@ -45,6 +48,9 @@ fn signal(process: &Rollcall, signal: Signal) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_thousand_reads_wait_at_the_cost_of_one_and_are_all_answered_when_the_projector_wakes_up() {
+    // Connections are files, and a shell often allows a thousand.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     let site = Site::migrated().await;
     let (commands, queries) = (site.start(&["command-api"], &[]), site.start(&["query-api"], &[]));
     let projector = site.start(&["projector"], &[]);
