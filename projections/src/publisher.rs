@@ -295,7 +295,11 @@ impl Publisher {
             .map(|((&after, &until), partition)| (Span { partition, after, until }, epoch))
             .collect();
         let mut transaction = connection.begin().await?;
-        let ours = checkpoint::advance(&mut transaction, self.version, &spans).await?;
+        // Where nothing moves there is no checkpoint whose epoch would keep an old publisher out.
+        let ours = match spans.is_empty() {
+            true => checkpoint::hold(&mut transaction, self.version, 0, epoch).await?.is_some(),
+            false => checkpoint::advance(&mut transaction, self.version, &spans).await?,
+        };
         if !ours {
             return Err(Error::Overtaken);
         }
