@@ -175,9 +175,7 @@ impl Member {
         units: Units,
         begin: impl FnMut(Version, Share) + Send + Sync + 'static,
     ) {
-        metrics::gauge!("rollcall_leases_held", "projection" => projection).set(0.0);
-        metrics::counter!("rollcall_lease_failures_total").increment(0);
-        self.projects.push(Project { projection, shape, only: None, units, begin: Box::new(begin) });
+        self.add(projection, shape, None, units, Box::new(begin));
     }
 
     /// The same for one version alone.
@@ -188,8 +186,20 @@ impl Member {
         units: Units,
         begin: impl FnMut(Version, Share) + Send + Sync + 'static,
     ) {
-        let (projection, only) = (version.projection, Some(version.number));
-        self.projects.push(Project { projection, shape, only, units, begin: Box::new(begin) });
+        self.add(version.projection, shape, Some(version.number), units, Box::new(begin));
+    }
+
+    fn add(
+        &mut self,
+        projection: &'static str,
+        shape: i32,
+        only: Option<i32>,
+        units: Units,
+        begin: Box<dyn FnMut(Version, Share) + Send + Sync>,
+    ) {
+        metrics::gauge!("rollcall_leases_held", "projection" => projection).set(0.0);
+        metrics::counter!("rollcall_lease_failures_total").increment(0);
+        self.projects.push(Project { projection, shape, only, units, begin });
     }
 
     /// Works until the shutdown, and then lets go of everything, so that others need not wait.
@@ -344,8 +354,6 @@ async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Resul
 
 impl Work {
     fn hold(&self, epochs: BTreeMap<u16, Epoch>, until: Instant) {
-        metrics::gauge!("rollcall_leases_held", "projection" => self.version.projection)
-            .set(epochs.len() as f64);
         self.held.send_if_modified(|held| {
             let news = held.epochs != epochs;
             *held = Held { epochs, until };

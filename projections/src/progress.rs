@@ -228,13 +228,8 @@ impl Registry {
 
     /// Projections that no version serves yet.
     pub fn building(&self) -> Vec<&'static str> {
-        let mut building = Vec::new();
-        for followed in &self.0.projections {
-            if followed.serving.borrow().is_none() {
-                building.push(followed.projection);
-            }
-        }
-        building
+        let followed = self.0.projections.iter();
+        followed.filter(|one| one.serving.borrow().is_none()).map(|one| one.projection).collect()
     }
 
     fn anybody_waits(&self) -> bool {

@@ -154,6 +154,8 @@ impl<P: Projection> Projector<P> {
                 // The version was dropped under our hands.
                 Err(_) if share.gone() => return self.forget(),
                 Err(error) => {
+                    // Whoever waits must look elsewhere meanwhile: another process may take over.
+                    self.forget();
                     self.batch_events = (self.batch_events / 2).max(1);
                     tracing::warn!(version = self.version.qualifier(), error = %chain(&error), "projecting failed; trying again");
                     metrics::counter!("rollcall_projection_failures_total", "projection" => P::SCHEMA.name)
@@ -178,7 +180,6 @@ impl<P: Projection> Projector<P> {
         let mut news = self.log.heads().news();
         // A restore breaks every connection: what this process remembers of the log must still be true.
         self.log.refresh_heads().await?;
-        self.forget();
         loop {
             news.borrow_and_update();
             if shutdown.is_cancelled() {
