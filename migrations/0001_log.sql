@@ -20,13 +20,10 @@ CREATE TABLE log.meta (
     service_role text COLLATE "C" NOT NULL
 );
 
--- The heads. Positions are counted here, under the row's lock, which is held to the commit: that is what keeps
--- the log free of holes. A low fill factor keeps the updates inside their pages (heap-only tuples).
+-- A row for each partition, which never changes. Appends to a partition take turns by its row's lock.
 CREATE TABLE log.partitions (
-    partition   integer     PRIMARY KEY,
-    position    bigint      NOT NULL,
-    recorded_at timestamptz NOT NULL
-) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+    partition integer PRIMARY KEY
+);
 
 -- Histories that this log had before a restored copy of it was adopted, and how far each is still this log's: by partition,
 -- the heads at the adoption. What subscribers were told beyond them never happened.
@@ -63,6 +60,40 @@ CREATE TABLE log.events (
     CONSTRAINT events_position PRIMARY KEY (partition, position),
     CONSTRAINT events_stream UNIQUE (partition, tenant_id, aggregate_type, aggregate_id, sequence)
 );
+
+-- The heads: a partition's newest event. Nothing else says how far a partition has come, so that nothing can say otherwise,
+-- and no row is updated with every append: as long as some transaction holds an old snapshot, the versions of such a row could
+-- not be tidied up, and each append would walk over them.
+CREATE VIEW log.heads AS
+SELECT p.partition, coalesce(e.position, 0) AS position, e.recorded_at, e.event_id
+FROM log.partitions p
+LEFT JOIN LATERAL (
+    SELECT l.position, l.recorded_at, l.event_id FROM log.events l
+    WHERE l.partition = p.partition ORDER BY l.position DESC LIMIT 1) e ON true;
+
+-- Locks partitions, in ascending order and to the transaction's end, and counts positions for events to be stored in them:
+-- that is what keeps the log free of holes. The head is read by a statement of its own, after the locks: it sees all that
+-- those who held them before have committed. `recorded_at` rises with the position.
+CREATE FUNCTION log.take_heads(partitions integer[], counts bigint[])
+RETURNS TABLE (partition integer, events bigint, base bigint, first_at timestamptz)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER ROWS 16 AS $$
+#variable_conflict use_column
+DECLARE
+    locked bigint;
+BEGIN
+    PERFORM FROM log.partitions p WHERE p.partition = ANY (partitions) ORDER BY p.partition FOR UPDATE;
+    GET DIAGNOSTICS locked = ROW_COUNT;
+    IF locked <> cardinality(partitions) THEN
+        RAISE EXCEPTION 'a partition is missing in log.partitions';
+    END IF;
+    RETURN QUERY
+        SELECT w.partition, w.events, coalesce(e.position, 0),
+               greatest(clock_timestamp(), e.recorded_at + interval '1 microsecond')
+        FROM unnest(partitions, counts) AS w(partition, events)
+        LEFT JOIN LATERAL (
+            SELECT l.position, l.recorded_at FROM log.events l
+            WHERE l.partition = w.partition ORDER BY l.position DESC LIMIT 1) e ON true;
+END $$;
 
 CREATE FUNCTION log.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -97,7 +97,7 @@ async fn copy(site: &Site) -> Duration {
 async fn tails(site: &Site) {
     let mut owner = PgConnection::connect(site.owner_url()).await.unwrap();
     let heads: Vec<(i32, i64)> =
-        sqlx::query_as("SELECT partition, position FROM log.partitions ORDER BY partition")
+        sqlx::query_as("SELECT partition, position FROM log.heads ORDER BY partition")
             .fetch_all(&mut owner)
             .await
             .unwrap();

@@ -20,7 +20,7 @@ pub async fn measure() {
     let mut holder = PgConnection::connect(&service.ready.postgres).await.unwrap();
     let mut held = holder.begin().await.unwrap();
     held.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await.unwrap();
-    held.execute("SELECT count(*) FROM log.partitions").await.unwrap();
+    held.execute("SELECT count(*) FROM log.heads").await.unwrap();
     let begun = Instant::now();
     let mut during = Vec::new();
     while begun.elapsed() < hold {

@@ -78,7 +78,7 @@ async fn database(owner: &str, name: &str) -> String {
 /// How many events the log holds.
 pub async fn events(owner: &str) -> u64 {
     let mut connection = PgConnection::connect(owner).await.expect("the owner may connect");
-    let count: i64 = sqlx::query_scalar("SELECT coalesce(sum(position), 0)::int8 FROM log.partitions")
+    let count: i64 = sqlx::query_scalar("SELECT coalesce(sum(position), 0)::int8 FROM log.heads")
         .fetch_one(&mut connection)
         .await
         .expect("the heads can be read");

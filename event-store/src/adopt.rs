@@ -14,6 +14,9 @@ use crate::{
     tail::unsigned,
 };
 
+/// How many of each partition's newest events are looked at before a log is adopted: a copy that was cut off lacks those.
+const LOOKED_AT: i64 = 10_000;
+
 /// A log as an operator is shown it before adopting it.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -30,10 +33,10 @@ pub enum Error {
     #[error("the log is {found} by now, and not {expected} any more: somebody else adopted it meanwhile")]
     Meanwhile { expected: Uuid, found: Uuid },
     #[error(
-        "partition {partition} has events up to {last}, but its head stands at {head}: this copy is damaged, and not to be \
-             adopted"
+        "of the last {looked_at} events of partition {partition}, up to position {head}, {missing} are not there: this copy is \
+         damaged, and not to be adopted"
     )]
-    Damaged { partition: i32, head: i64, last: i64 },
+    Damaged { partition: i32, head: i64, looked_at: i64, missing: i64 },
     #[error("the log could not be adopted")]
     Database(#[from] sqlx::Error),
 }
@@ -44,11 +47,10 @@ pub enum Error {
 /// Where the log cannot be reached with the owner's rights, or was never made.
 pub async fn find(owner: &str) -> Result<Found, Error> {
     let mut connection = connect_as_owner(owner, "rollcall-adopt").await?;
-    let row = sqlx::query(
-        "SELECT log_id, ARRAY(SELECT position FROM log.partitions ORDER BY partition) FROM log.meta",
-    )
-    .fetch_one(&mut connection)
-    .await?;
+    let row =
+        sqlx::query("SELECT log_id, ARRAY(SELECT position FROM log.heads ORDER BY partition) FROM log.meta")
+            .fetch_one(&mut connection)
+            .await?;
     let heads: Vec<i64> = row.try_get(1)?;
     let found = Found {
         log_id: row.try_get(0)?,
@@ -77,7 +79,7 @@ async fn in_one_transaction(connection: &mut PgConnection, expected: Uuid) -> Re
     // was adopted.
     transaction
         .execute(
-            "SET LOCAL lock_timeout = '10s'; LOCK TABLE log.partitions IN EXCLUSIVE MODE;
+            "SET LOCAL lock_timeout = '10s'; LOCK TABLE log.events IN EXCLUSIVE MODE;
              LOCK TABLE log.halt IN SHARE ROW EXCLUSIVE MODE",
         )
         .await?;
@@ -87,24 +89,26 @@ async fn in_one_transaction(connection: &mut PgConnection, expected: Uuid) -> Re
         return Err(Error::Meanwhile { expected, found });
     }
     let damaged = sqlx::query(
-        "SELECT p.partition, p.position, e.last FROM log.partitions p
-         CROSS JOIN LATERAL (SELECT coalesce(max(l.position), 0) AS last FROM log.events l
-             WHERE l.partition = p.partition) e
-         WHERE e.last <> p.position ORDER BY p.partition LIMIT 1",
+        "SELECT h.partition, h.position, least(h.position, $1), least(h.position, $1) - e.found FROM log.heads h
+         CROSS JOIN LATERAL (SELECT count(*) AS found FROM log.events l
+             WHERE l.partition = h.partition AND l.position > h.position - $1) e
+         WHERE e.found <> least(h.position, $1) ORDER BY h.partition LIMIT 1",
     )
+    .bind(LOOKED_AT)
     .fetch_optional(&mut *transaction)
     .await?;
     if let Some(row) = damaged {
         return Err(Error::Damaged {
             partition: row.try_get(0)?,
             head: row.try_get(1)?,
-            last: row.try_get(2)?,
+            looked_at: row.try_get(2)?,
+            missing: row.try_get(3)?,
         });
     }
     let log_id = Uuid::now_v7();
     sqlx::query(
         "INSERT INTO log.histories (log_id, heads)
-         SELECT $1, ARRAY(SELECT position FROM log.partitions ORDER BY partition)",
+         SELECT $1, ARRAY(SELECT position FROM log.heads ORDER BY partition)",
     )
     .bind(expected)
     .execute(&mut *transaction)

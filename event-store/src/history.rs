@@ -150,14 +150,12 @@ impl Seen {
         let known = heads.known();
         let rows = sqlx::query(
             "SELECT p.partition, p.position, m.log_id, h.found_by, h.found_at, h.why, pg_is_in_recovery(),
-                    CASE WHEN p.position > k.position THEN
-                        (SELECT e.event_id FROM log.events e
-                         WHERE e.partition = p.partition AND e.position = p.position LIMIT 1) END,
+                    CASE WHEN p.position > k.position THEN p.event_id END,
                     k.event_id IS NOT NULL AND ($3 OR p.position > k.position) AND k.event_id IS DISTINCT FROM
                         (SELECT e.event_id FROM log.events e
                          WHERE e.partition = p.partition AND e.position = k.position LIMIT 1)
              FROM unnest($1::int8[], $2::uuid[]) WITH ORDINALITY AS k(position, event_id, ordinal)
-             JOIN log.partitions p ON p.partition = k.ordinal - 1
+             JOIN log.heads p ON p.partition = k.ordinal - 1
              CROSS JOIN log.meta m LEFT JOIN log.halt h ON true
              ORDER BY p.partition",
         )

@@ -284,8 +284,7 @@ async fn settle_meta(connection: &mut PgConnection, partitions: Partition) -> Re
              INSERT INTO log.meta (log_id, first_log_id, partitions, hash, service_role) VALUES ($1, $1, $2, $3, $4)
              ON CONFLICT DO NOTHING
              RETURNING partitions)
-         INSERT INTO log.partitions (partition, position, recorded_at)
-         SELECT p, 0, '-infinity' FROM made, generate_series(0, made.partitions - 1) AS p",
+         INSERT INTO log.partitions (partition) SELECT p FROM made, generate_series(0, made.partitions - 1) AS p",
     )
     .bind(log_id)
     .bind(i32::from(partitions))

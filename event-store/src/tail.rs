@@ -1,8 +1,8 @@
 //! The tail: how readers learn of new events, and how they read them.
 //!
 //! Hints (an append of this process) make it fast; one adaptive poll of the heads for each process is the guarantee.
-//! Nothing here looks at a clock or a transaction id to decide what is visible: a partition's head row is updated in
-//! the transaction that stores its events, so a reader that sees position n sees all up to n.
+//! Nothing here looks at a clock or a transaction id to decide what is visible: positions of a partition are counted under
+//! a lock that is held until its events are committed, so a reader that sees position n sees all up to n.
 
 pub(crate) mod recent;
 

@@ -11,7 +11,7 @@ use crate::{leases::Epoch, schema::Version};
 /// Where the database cannot be read.
 pub async fn read(connection: &mut PgConnection, version: Version) -> Result<Vec<Position>, sqlx::Error> {
     sqlx::query(
-        "SELECT position FROM projections.checkpoints WHERE projection = $1 AND version = $2 ORDER BY partition",
+        "SELECT position FROM projections.positions WHERE projection = $1 AND version = $2 ORDER BY partition",
     )
     .bind(version.projection)
     .bind(version.number)

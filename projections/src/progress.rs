@@ -299,7 +299,7 @@ impl Follower {
              JOIN projections.versions v ON v.projection = w.projection AND v.shape = w.shape
              CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM projections.parked k
                  WHERE k.projection = v.projection AND k.version = v.version) AS parked) p
-             JOIN projections.checkpoints c ON c.projection = v.projection AND c.version = v.version
+             JOIN projections.positions c ON c.projection = v.projection AND c.version = v.version
              LEFT JOIN projections.serving s
                  ON s.projection = v.projection AND s.shape = v.shape AND s.version = v.version",
         )

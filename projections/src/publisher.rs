@@ -275,9 +275,11 @@ impl Publisher {
         if published.len() != usize::from(self.log.partitions()) {
             return Err(sqlx::Error::RowNotFound.into());
         }
-        let sequence: i64 = sqlx::query_scalar("SELECT stream_sequence FROM projections.published")
-            .fetch_one(connection)
-            .await?;
+        let sequence: i64 = sqlx::query_scalar(
+            "SELECT stream_sequence FROM projections.published ORDER BY stream_sequence DESC LIMIT 1",
+        )
+        .fetch_one(connection)
+        .await?;
         Ok(Checkpoint { published, stream_sequence: u64::try_from(sequence).unwrap_or_default() })
     }
 
@@ -303,10 +305,15 @@ impl Publisher {
         if !ours {
             return Err(Error::Overtaken);
         }
-        sqlx::query("UPDATE projections.published SET stream_sequence = $1")
-            .bind(after.stream_sequence.cast_signed())
-            .execute(&mut *transaction)
-            .await?;
+        let moved =
+            sqlx::query("UPDATE projections.published SET stream_sequence = $2 WHERE stream_sequence = $1")
+                .bind(before.stream_sequence.cast_signed())
+                .bind(after.stream_sequence.cast_signed())
+                .execute(&mut *transaction)
+                .await?;
+        if moved.rows_affected() != 1 {
+            return Err(Error::Overtaken);
+        }
         transaction.commit().await?;
         for (partition, &position) in (0..).zip(&after.published) {
             self.progress.advance(partition, position);

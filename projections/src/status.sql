@@ -11,8 +11,8 @@ living AS MATERIALIZED (
 read AS MATERIALIZED (
     SELECT c.projection, c.version, c.partition, c.position, greatest(p.position - c.position, 0) AS behind,
            coalesce(o.seconds, 0) AS seconds
-    FROM projections.checkpoints c
-    JOIN log.partitions p USING (partition)
+    FROM projections.positions c
+    JOIN log.heads p USING (partition)
     LEFT JOIN LATERAL (
         SELECT greatest(extract(epoch FROM clock_timestamp() - e.recorded_at)::float8, 0) AS seconds FROM log.events e
         WHERE c.position < p.position AND e.partition = c.partition AND e.position = c.position + 1 LIMIT 1) o ON true)
@@ -22,7 +22,7 @@ SELECT json_build_object(
     'partitions', (
         SELECT json_agg(json_build_object('partition', p.partition, 'head', p.position,
             'recorded_at', CASE WHEN p.position > 0 THEN p.recorded_at END) ORDER BY p.partition)
-        FROM log.partitions p),
+        FROM log.heads p),
     'projections', (
         SELECT coalesce(json_agg(json_build_object('projection', v.projection, 'version', v.version, 'shape', v.shape,
             'state', CASE WHEN s.version IS NOT NULL THEN 'serving'
@@ -46,5 +46,5 @@ SELECT json_build_object(
         SELECT coalesce(json_agg(json_build_object('member', h.member, 'process', h.process, 'works', h.works,
             'heard_at', h.heard_at, 'heard_seconds_ago', h.ago, 'state', h.state) ORDER BY h.process, h.member), '[]')
         FROM living h),
-    'stream_sequence', (SELECT stream_sequence FROM projections.published)
+    'stream_sequence', (SELECT stream_sequence FROM projections.published ORDER BY stream_sequence DESC LIMIT 1)
 )::text

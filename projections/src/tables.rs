@@ -34,6 +34,9 @@ const TABLES: &str = "
         since      timestamptz NOT NULL DEFAULT clock_timestamp(),
         PRIMARY KEY (projection, shape)
     );
+    -- One row for each partition. The position stands in the key, so that a look-up finds the row's newest version at once: as
+    -- long as some transaction holds an old snapshot, the versions of rows that are moved a hundred times a second cannot be
+    -- tidied up, and whoever looked for them by partition alone would walk over them all.
     CREATE TABLE IF NOT EXISTS projections.checkpoints (
         projection text    NOT NULL,
         version    integer NOT NULL,
@@ -41,8 +44,16 @@ const TABLES: &str = "
         position   bigint  NOT NULL,
         -- Of the lease under which it may be moved.
         epoch      bigint  NOT NULL DEFAULT 0,
-        PRIMARY KEY (projection, version, partition)
-    ) WITH (fillfactor = 20, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+        PRIMARY KEY (projection, version, partition, position)
+    ) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+    CREATE OR REPLACE VIEW projections.positions AS
+    SELECT v.projection, v.version, p.partition, c.position
+    FROM projections.versions v
+    CROSS JOIN log.partitions p
+    CROSS JOIN LATERAL (
+        SELECT c.position FROM projections.checkpoints c
+        WHERE c.projection = v.projection AND c.version = v.version AND c.partition = p.partition
+        ORDER BY c.position DESC LIMIT 1) c;
     -- Who may work on what. The epoch rises with every holder.
     CREATE TABLE IF NOT EXISTS projections.leases (
         projection text        NOT NULL,
@@ -60,12 +71,12 @@ const TABLES: &str = "
         works    text[]      NOT NULL,
         heard_at timestamptz NOT NULL
     ) WITH (fillfactor = 20, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
-    -- How far the JetStream stream has come: its last sequence when the publisher's checkpoints were written.
+    -- How far the JetStream stream has come: its last sequence when the publisher's checkpoints were written. One row, which
+    -- is looked up as checkpoints are.
     CREATE TABLE IF NOT EXISTS projections.published (
-        only_row        boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-        stream_sequence bigint  NOT NULL
-    );
-    INSERT INTO projections.published (stream_sequence) VALUES (0) ON CONFLICT DO NOTHING;";
+        stream_sequence bigint PRIMARY KEY
+    ) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+    INSERT INTO projections.published (stream_sequence) SELECT 0 WHERE NOT EXISTS (SELECT FROM projections.published);";
 
 /// Advisory lock that makes concurrent starts take turns; "projecti" in ASCII.
 const TURN: i64 = 0x7072_6f6a_6563_7469;

@@ -22,7 +22,7 @@ pub async fn promote(connection: &mut PgConnection, projection: &str, shape: i32
         "WITH caught_up AS (
              UPDATE projections.versions v SET caught_up_at = clock_timestamp()
              WHERE v.projection = $1 AND v.shape = $2 AND v.caught_up_at IS NULL AND NOT EXISTS (
-                 SELECT FROM projections.checkpoints c JOIN log.partitions p USING (partition)
+                 SELECT FROM projections.positions c JOIN log.heads p USING (partition)
                  WHERE c.projection = v.projection AND c.version = v.version AND c.position + $3 < p.position)
              RETURNING v.version),
          serves AS (

@@ -74,11 +74,10 @@ impl Log {
 
     /// Positions of each partition are 1, 2, 3 …, end at the head, and `recorded_at` rises with them.
     async fn assert_no_holes(&self, events: &[Event]) {
-        let rows =
-            sqlx::query("SELECT partition, position, recorded_at FROM log.partitions ORDER BY partition")
-                .fetch_all(&self.pool)
-                .await
-                .unwrap();
+        let rows = sqlx::query("SELECT partition, position, recorded_at FROM log.heads ORDER BY partition")
+            .fetch_all(&self.pool)
+            .await
+            .unwrap();
         let mut stored = 0;
         for row in rows {
             let partition: i32 = row.get(0);

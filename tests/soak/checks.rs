@@ -31,8 +31,9 @@ const AT_ONCE: usize = 8;
 /// Waits until every projection, the publisher among them, has reached the heads; when that was. Panics with what is behind
 /// at the deadline.
 pub async fn settled(log: &Log, roles: &Roles, deadline: Instant) -> Instant {
-    let statement = "SELECT format('%s of partition %s at %s of %s', c.projection, partition, c.position, p.position)
-         FROM projections.checkpoints c JOIN log.partitions p USING (partition) WHERE c.position <> p.position";
+    let statement =
+        "SELECT format('%s of partition %s at %s of %s', c.projection, partition, c.position, p.position)
+         FROM projections.checkpoints c JOIN log.heads p USING (partition) WHERE c.position <> p.position";
     loop {
         assert_eq!(roles.failures(), Vec::<String>::new(), "a process ended by itself");
         let behind: Vec<String> = sqlx::query_scalar(statement).fetch_all(&log.pool).await.unwrap();

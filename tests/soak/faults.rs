@@ -249,7 +249,7 @@ impl Place<'_> {
     /// What it sees at its end is what it saw at its beginning, and whole: up to each head every event is there.
     async fn hold_transaction(&self, lasts: Duration) {
         let Some(mut connection) = self.connect().await else { return };
-        let heads = "SELECT sum(position)::int8, pg_current_xact_id()::text FROM log.partitions";
+        let heads = "SELECT sum(position)::int8, pg_current_xact_id()::text FROM log.heads";
         let events = "SELECT count(*) FROM log.events";
         let held = async {
             let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;

@@ -89,10 +89,19 @@ pub(super) async fn run(
 ) -> Result<Vec<Result<Appended, Error>>, sqlx::Error> {
     let c = Columns::of(appends, probe_all);
     let statement = STATEMENT;
-    // Heads that count what is refused, as a sequence does.
+    // Positions that count what is refused, as a sequence does.
     #[cfg(rollcall_break = "contiguity")]
-    let statement =
-        &statement.replacen("append <> ALL ((SELECT appends FROM refused)::int4[])\n      AND", "", 1);
+    let statement = &{
+        let (others, stored) = statement.split_once("stored AS (").expect("the statement stores");
+        let refused = "append <> ALL ((SELECT appends FROM refused)::int4[])";
+        let stored = stored.replacen(&format!("WHERE {refused}"), "", 1);
+        let stored = stored.replacen(
+            "h.partition = i.partition",
+            &format!("h.partition = i.partition WHERE i.{refused}"),
+            1,
+        );
+        format!("{others}stored AS ({stored}")
+    };
     let row = sqlx::query(statement)
         .bind(&c.append)
         .bind(&c.partition)

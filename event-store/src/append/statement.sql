@@ -4,7 +4,8 @@
 --
 -- Locks, always in this order, so that two processes do not deadlock: claims by digest, records by key, data keys by id,
 -- heads by partition.
--- A head's lock is the last to be taken and is held to the commit; only inserts follow.
+-- A head's lock is the last to be taken and is held to the commit; only inserts follow. `log.take_heads` takes a snapshot of
+-- its own once it has the locks: it sees what was committed while this statement waited for them.
 --
 -- $1 … $14  events, one row each, sorted by partition: append, partition, tenant, type, id, sequence, probe, event id,
 --           event type, event version, payload, personal, metadata, and the claims' generation
@@ -90,14 +91,9 @@ counts AS MATERIALIZED (
       AND (SELECT count(*) FROM recorded) >= 0 AND (SELECT count(*) FROM keyed) >= 0
     GROUP BY partition ORDER BY partition
 ),
-heads AS (
-    UPDATE log.partitions p
-    SET position = p.position + c.events,
-        recorded_at = greatest(clock_timestamp(), p.recorded_at + interval '1 microsecond')
-                      + (c.events - 1) * interval '1 microsecond'
-    FROM counts c WHERE p.partition = c.partition
-    RETURNING p.partition, c.events, p.position - c.events AS base,
-              p.recorded_at - (c.events - 1) * interval '1 microsecond' AS first_at
+heads AS MATERIALIZED (
+    SELECT partition, events, base, first_at
+    FROM log.take_heads(ARRAY(SELECT partition FROM counts), ARRAY(SELECT events FROM counts))
 ),
 stored AS (
     INSERT INTO log.events (position, sequence, recorded_at, event_id, partition, tenant_id, aggregate_type,

@@ -70,7 +70,6 @@ pub(super) async fn settle(
                 "GRANT USAGE ON SCHEMA log, vault TO {role};
                  GRANT SELECT ON ALL TABLES IN SCHEMA log, vault TO {role};
                  GRANT INSERT ON log.events, log.claims, log.commands, log.halt, vault.data_keys TO {role};
-                 GRANT UPDATE ON log.partitions TO {role};
                  GRANT INSERT, UPDATE ON log.snapshots TO {role};
                  GRANT DELETE ON log.claims, log.commands TO {role};"
             )

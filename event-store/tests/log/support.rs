@@ -96,7 +96,7 @@ impl Test {
                  FROM log.events) e
              WHERE sequence <> previous + 1";
         assert_eq!(self.number(wrong_sequences).await, 0, "a stream's versions follow each other in order");
-        let wrong_heads = "SELECT count(*) FROM log.partitions p WHERE p.position <> coalesce(
+        let wrong_heads = "SELECT count(*) FROM log.heads p WHERE p.position <> coalesce(
                  (SELECT max(e.position) FROM log.events e WHERE e.partition = p.partition), 0)";
         assert_eq!(self.number(wrong_heads).await, 0, "heads stand at the last event");
         let event_ids = "SELECT count(*) - count(DISTINCT event_id) FROM log.events";

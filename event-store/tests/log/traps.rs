@@ -193,10 +193,11 @@ async fn reads(connection: &mut PgConnection, table: &str) -> [i64; 2] {
 #[tokio::test]
 async fn a_large_log_is_only_looked_up_in_never_scanned() {
     let test = Test::new().await;
+    // Its polls would walk over what is being inserted, and be counted.
+    test.log.close().await;
     test.execute(
         "INSERT INTO log.events SELECT n / 16 + 1, 1, now() + n * interval '1 us', gen_random_uuid(), n % 16, 'acme',
              'user', 'old-' || n, 'Happened', '1', '{}', NULL, '{}' FROM generate_series(0, 199999) AS n;
-         UPDATE log.partitions SET position = 12500, recorded_at = now() + interval '1 s';
          INSERT INTO log.claims SELECT decode(md5(n::text), 'hex'), 1, 'acme', 'user', 'old-' || n
              FROM generate_series(0, 99999) AS n;
          INSERT INTO log.commands SELECT decode(md5(n::text), 'hex'), '', 201, 'old-' || n, 1
@@ -210,6 +211,7 @@ async fn a_large_log_is_only_looked_up_in_never_scanned() {
     for table in tables {
         before.push(reads(&mut connection, table).await);
     }
+    let begun = std::time::Instant::now();
     let log = test.another_log().await;
     batches_of_every_kind(&log).await;
     // A backend reports its counts at the latest when it ends.
@@ -224,7 +226,12 @@ async fn a_large_log_is_only_looked_up_in_never_scanned() {
         let [scans, blocks] = std::array::from_fn(|n| after[n] - before[n]);
         assert_eq!(scans, 0, "{table} was scanned");
         // A look-up or an insert reads a handful of blocks; each table and each of its indexes has thousands.
-        assert!((1_000..50_000).contains(&blocks), "{table}: {blocks} blocks were read for 1,350 appends");
+        // Beside them the heads are looked at 40 times a second: 16 times a path down the index and a row.
+        let polls = 16 * 40 * (begun.elapsed().as_secs().cast_signed() + 1) * 5;
+        assert!(
+            (1_000..50_000 + polls).contains(&blocks),
+            "{table}: {blocks} blocks were read for 1,350 appends"
+        );
     }
 }
 

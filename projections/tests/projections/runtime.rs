@@ -62,7 +62,7 @@ async fn two_projectors_of_one_projection_apply_everything_once() {
         (test.number(audited).await, test.number("SELECT count(*) FROM audit_1.entries").await),
         (stored, stored)
     );
-    let behind = "SELECT count(*) FROM projections.checkpoints c JOIN log.partitions p USING (partition)
+    let behind = "SELECT count(*) FROM projections.checkpoints c JOIN log.heads p USING (partition)
          WHERE c.projection IN ('profiles', 'audit') AND c.position <> p.position";
     assert_eq!(test.number(behind).await, 0);
     for process in processes {
