@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     Borrowed, Partition, Recorded, append, bounded, claims, commands,
+    hints::Hints,
     history::{self, Compare, Halt},
     keys::Keys,
     load,
@@ -59,6 +60,7 @@ struct Inner {
     partitions: Partition,
     keys: Keys,
     heads: Heads,
+    hints: Hints,
     recent: Arc<Recent>,
     pool: PgPool,
     readers: PgPool,
@@ -96,13 +98,21 @@ impl Log {
         let tasks = TaskTracker::new();
         history::register();
         let heads = Heads::new(provisioned.log_id, provisioned.first_log_id, provisioned.partitions);
+        let hints = Hints::start(&service, &pool, &tasks, &shutdown);
         let recent = Arc::new(Recent::new(provisioned.partitions));
         tail::refresh(&pool, &heads, Compare::All).await?;
         spawn_vital(
             &tasks,
             &failed,
             "poll",
-            tail::poll(pool.clone(), heads.clone(), Arc::clone(&recent), failed.clone(), shutdown.clone()),
+            tail::poll(
+                pool.clone(),
+                heads.clone(),
+                hints.clone(),
+                Arc::clone(&recent),
+                failed.clone(),
+                shutdown.clone(),
+            ),
         );
         if options.expires_records {
             tasks.spawn(commands::expire(pool.clone(), shutdown.clone()));
@@ -110,6 +120,7 @@ impl Log {
         let stored = append::Stored {
             keys: provisioned.keys.clone(),
             heads: heads.clone(),
+            hints: hints.clone(),
             recent: Arc::clone(&recent),
         };
         let appender = append::start(
@@ -137,6 +148,7 @@ impl Log {
             partitions: provisioned.partitions,
             keys: provisioned.keys.clone(),
             heads,
+            hints,
             recent,
             pool,
             readers,
@@ -189,6 +201,11 @@ impl Log {
     /// How far each partition has come, as this process knows it.
     pub fn heads(&self) -> &Heads {
         &self.0.heads
+    }
+
+    /// Hints to other processes, and theirs.
+    pub fn hints(&self) -> &Hints {
+        &self.0.hints
     }
 
     /// Asks the database for the heads, for who must know and not merely have heard; and whether the log still has all

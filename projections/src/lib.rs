@@ -9,6 +9,7 @@
 pub mod audit;
 pub mod auditor;
 pub mod checkpoint;
+mod copy;
 pub mod drift;
 pub mod leases;
 pub mod parking;

@@ -14,7 +14,9 @@ mod park;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use rollcall_event_store::{Log, Partition, Position, bounded, keyed_session, tail::Span, trace::Work};
+use rollcall_event_store::{
+    Log, Partition, Position, bounded, hints::Topic, keyed_session, tail::Span, trace::Work,
+};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -350,6 +352,7 @@ impl<P: Projection> Projector<P> {
         for span in spans {
             self.note(span.partition, span.until);
         }
+        self.log.hints().tell(Topic::Checkpoints);
         let events: u64 = spans.iter().map(Span::events).sum();
         metrics::counter!("rollcall_projection_events_total", "projection" => P::SCHEMA.name)
             .increment(events);

@@ -52,7 +52,9 @@ pub(super) async fn differences(
         found.insert(usize::try_from(row.try_get::<i64, _>(7)? - 1).expect("ordinals count from 1"), row);
     }
     let users = folded.iter().filter(|folded| is_user(folded) && !folded.events.is_empty());
-    let keys = log.keys().in_vault(connection, users.map(|folded| &folded.stream)).await?;
+    let users: Vec<&StreamId> = users.map(|folded| &folded.stream).collect();
+    let keys = log.keys().in_vault(connection, &users).await?;
+    let keys: HashMap<&StreamId, SubjectKey> = users.into_iter().zip(keys).collect();
     let mut differences = Vec::with_capacity(folded.len());
     for (place, folded) in folded.iter().enumerate() {
         let row = found.get(&place);
@@ -106,7 +108,10 @@ fn of_row(log: &Log, key: &DataKey, row: &PgRow, folded: &Folded) -> Result<Vec<
     let json = |text: &str| serde_json::from_str::<Value>(text).map_err(|_| place());
     differs("traits", json(row.try_get(5)?)? != json(&profile.traits_json())?);
     let digester = log.keys().digester(&folded.stream.tenant, names::SCOPE);
-    differs("name_digests", row.try_get::<Vec<i32>, _>(6)? != names::of_user(&digester, &profile.user));
+    differs(
+        "name_digests",
+        row.try_get::<Vec<i32>, _>(6)? != names::Digests::new(digester).of_user(&profile.user),
+    );
     // A row that cannot be opened or read is another form of being wrong.
     let stored = key.open_row(SEALED, &folded.stream, row.try_get(4)?).ok();
     match stored.and_then(|plain| serde_json::from_slice::<Profile>(&plain).ok()) {
