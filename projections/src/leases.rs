@@ -83,6 +83,7 @@ struct Work {
     version: Version,
     units: Units,
     held: watch::Sender<Held>,
+    declined_until: watch::Receiver<Instant>,
     at_work: Arc<Mutex<()>>,
 }
 
@@ -97,6 +98,7 @@ pub(crate) struct Held {
 /// A process's part in the work on one version of a projection.
 pub struct Share {
     held: watch::Receiver<Held>,
+    declined_until: watch::Sender<Instant>,
     at_work: Arc<Mutex<()>>,
     units: Units,
     name: String,
@@ -139,6 +141,23 @@ impl Share {
     pub fn holds(&self) -> bool {
         let held = self.held.borrow();
         !held.epochs.is_empty() && Instant::now() < held.until
+    }
+
+    /// For a while this process would rather leave the work to others, because it could not do it. Where there is nobody
+    /// else who works on the version and does not decline it, it stays with who has it.
+    pub fn decline_for(&self, time: Duration) {
+        self.declined_until.send_replace(Instant::now() + time);
+    }
+
+    /// It can be done again.
+    pub fn accept(&self) {
+        if self.declines() {
+            self.declined_until.send_replace(Instant::now());
+        }
+    }
+
+    pub fn declines(&self) -> bool {
+        Instant::now() < *self.declined_until.borrow()
     }
 
     /// Whether there is no more to come: the version is gone, or the member has ended.
@@ -226,16 +245,18 @@ impl Member {
         failing: &mut bool,
     ) -> Result<(), sqlx::Error> {
         let mut table = Table(in_time(PgConnection::connect_with(&self.options)).await?);
-        let mut said_at: Option<Instant> = None;
+        let mut said_last: Option<(Instant, Vec<String>)> = None;
         let begun = Instant::now();
         loop {
-            let said = match said_at {
-                Some(at) if at.elapsed() < SAYS_SO_EVERY => at,
+            let declines: Vec<String> =
+                works.iter().filter(|work| work.declines()).map(|work| work.version.qualifier()).collect();
+            let said = match &said_last {
+                Some((at, said)) if at.elapsed() < SAYS_SO_EVERY && *said == declines => *at,
                 _ => {
                     // From before the statement: others count from when it ran.
                     let now = Instant::now();
-                    in_time(table.say_alive(self)).await?;
-                    said_at = Some(now);
+                    in_time(table.say_alive(self, &declines)).await?;
+                    said_last = Some((now, declines));
                     now
                 }
             };
@@ -302,7 +323,7 @@ impl Member {
             for (work, units) in too_much {
                 if let Ok(_at_rest) = timeout_at(deadline, work.at_work.lock()).await {
                     table.let_go(self, work, &units).await?;
-                    tracing::info!(version = work.version.qualifier(), ?units, "let go: others do less");
+                    tracing::info!(version = work.version.qualifier(), ?units, "let go: others can do it");
                 }
             }
         }
@@ -319,15 +340,17 @@ impl Member {
     fn begin(&mut self, project: usize, version: Version) -> Work {
         let nothing = Held { epochs: BTreeMap::new(), until: Instant::now() };
         let (held, at_work) = (watch::Sender::new(nothing), Arc::new(Mutex::new(())));
+        let (declining, declined_until) = watch::channel(Instant::now());
         let project = &mut self.projects[project];
         let share = Share {
             held: held.subscribe(),
+            declined_until: declining,
             at_work: Arc::clone(&at_work),
             units: project.units,
             name: format!("{} {}", version.qualifier(), self.id),
         };
         (project.begin)(version, share);
-        Work { version, units: project.units, held, at_work }
+        Work { version, units: project.units, held, declined_until, at_work }
     }
 
     async fn leave(&self, table: &mut Table, works: &[Work]) -> Result<(), sqlx::Error> {
@@ -353,6 +376,10 @@ async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Resul
 }
 
 impl Work {
+    fn declines(&self) -> bool {
+        Instant::now() < *self.declined_until.borrow()
+    }
+
     fn hold(&self, epochs: BTreeMap<u16, Epoch>, until: Instant) {
         self.held.send_if_modified(|held| {
             let news = held.epochs != epochs;

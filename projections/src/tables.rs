@@ -58,7 +58,9 @@ const TABLES: &str = "
         member   uuid        PRIMARY KEY,
         process  text        NOT NULL,
         works    text[]      NOT NULL,
-        heard_at timestamptz NOT NULL
+        heard_at timestamptz NOT NULL,
+        -- Versions that it would rather leave to others for a while.
+        declines text[]      NOT NULL DEFAULT '{}'
     ) WITH (fillfactor = 20, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
     -- How far the JetStream stream has come: its last sequence when the publisher's checkpoints were written.
     CREATE TABLE IF NOT EXISTS projections.published (
