@@ -9,6 +9,9 @@
 //! epoch that it bears, and a batch is one transaction with its checkpoint. So a process that lost its lease and wakes up
 //! cannot write a row, however long it slept. (Kleppmann, "How to do distributed locking", 2016: fencing.)
 //!
+//! Who cannot do its work declines it for a while: it is taken by others, if any of them is willing. And the owner of the
+//! read models pauses work on a version for as long as it makes its indexes: everybody lets go of it.
+//!
 //! A holder that froze inside a transaction still holds locks: its sessions, which bear its id in their names, are
 //! ended by whoever takes over.
 
@@ -280,7 +283,7 @@ impl Member {
         judges: bool,
     ) -> Result<(), sqlx::Error> {
         let mut leases = table.look(self).await?;
-        let mut too_much: Vec<(&Work, Vec<u16>)> = Vec::new();
+        let mut too_much: Vec<(&Work, Vec<u16>, &str)> = Vec::new();
         works.retain(|work| leases.contains_key(&work.version));
         for (&version, (project, _)) in &leases {
             if !works.iter().any(|work| work.version == version) {
@@ -313,17 +316,18 @@ impl Member {
                 let mut held = work.held.borrow().epochs.clone();
                 held.retain(|unit, _| !let_go.contains(unit));
                 work.hold(held, until);
-                too_much.push((work, let_go));
+                let why = if leases.paused { "its indexes are being made" } else { "others can work on it" };
+                too_much.push((work, let_go, why));
             }
         }
         if !too_much.is_empty() {
             // The batches that are under way may still need them; what takes long is let go of another time. One wait for all:
             // meanwhile the member must go on saying that it lives.
             let deadline = Instant::now() + LETS_GO_WITHIN;
-            for (work, units) in too_much {
+            for (work, units, why) in too_much {
                 if let Ok(_at_rest) = timeout_at(deadline, work.at_work.lock()).await {
                     table.let_go(self, work, &units).await?;
-                    tracing::info!(version = work.version.qualifier(), ?units, "let go: others can do it");
+                    tracing::info!(version = work.version.qualifier(), ?units, why, "let go");
                 }
             }
         }

@@ -1,8 +1,11 @@
 //! Makes the read models' tables, and what projectors keep beside them: versions, checkpoints, leases, members, parked
 //! streams.
 
+use std::time::Duration;
+
 use rollcall_event_store::{bounded, session};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row, postgres::PgConnectOptions};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     audit, parking, profiles, publisher,
@@ -77,6 +80,19 @@ pub fn turn_of(projection: &str) -> i64 {
     projection.bytes().fold(TURN, |turn, byte| turn.rotate_left(7) ^ i64::from(byte))
 }
 
+/// With a version's number, the advisory lock of who pauses work on it. A session holds it, so that no pause outlives who
+/// began it; members look for it ([`leases`](crate::leases)).
+pub(crate) fn pause_of(projection: &str) -> i32 {
+    let folded =
+        projection.bytes().fold(0x7061_7573_u32, |folded, byte| folded.rotate_left(5) ^ u32::from(byte));
+    // Not negative: PostgreSQL shows it as an unsigned number.
+    (folded & 0x7fff_ffff).cast_signed()
+}
+
+/// How long making indexes waits until nobody works on the version. Who does not let go in time meets their lock.
+const PAUSES_WITHIN: Duration = Duration::from_secs(3);
+const LOOKS_EVERY: Duration = Duration::from_millis(20);
+
 /// The owner of the read models, at work on them; others wait for their turn.
 pub struct Owner {
     connection: PgConnection,
@@ -93,7 +109,13 @@ impl Owner {
         partitions: u16,
         turn: i64,
     ) -> Result<Self, sqlx::Error> {
-        let mut connection = PgConnection::connect_with(&owner.clone().disable_statement_logging()).await?;
+        // It may hold locks for hours: the server must notice where this host is gone.
+        let owner = owner.clone().disable_statement_logging().options([
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+        ]);
+        let mut connection = PgConnection::connect_with(&owner).await?;
         sqlx::query("SELECT pg_advisory_lock($1)").bind(turn).execute(&mut connection).await?;
         connection.execute("SET client_min_messages = warning").await?;
         Ok(Self { connection, service_role: service_role.to_owned(), partitions })
@@ -111,17 +133,45 @@ impl Owner {
         Ok(number)
     }
 
-    /// Makes the indexes of a version, where they are not there.
+    /// Makes the indexes of a version that has never served, where they are not there. Meanwhile nobody works on it: batches
+    /// would wait for the lock that this needs, until they fail.
     ///
     /// # Errors
     /// Where the database refuses.
     pub async fn make_indexes(&mut self, schema: &Schema, number: i32) -> Result<(), sqlx::Error> {
         let version = Version { projection: schema.name, number };
-        let sql = schema.indexes.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS");
-        let mut transaction = self.connection.begin().await?;
-        transaction.execute("SET LOCAL maintenance_work_mem = '256MB'").await?;
-        transaction.execute(version.sql(&sql).as_str()).await?;
-        transaction.commit().await
+        let pause = |statement| sqlx::query(statement).bind(pause_of(schema.name)).bind(number);
+        pause("SELECT pg_advisory_lock($1, $2)").execute(&mut self.connection).await?;
+        let made = async {
+            self.until_nobody_works(version).await?;
+            let sql = schema.indexes.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS");
+            let mut transaction = self.connection.begin().await?;
+            transaction.execute("SET LOCAL maintenance_work_mem = '256MB'").await?;
+            transaction.execute(version.sql(&sql).as_str()).await?;
+            transaction.commit().await
+        }
+        .await;
+        pause("SELECT pg_advisory_unlock($1, $2)").execute(&mut self.connection).await?;
+        made
+    }
+
+    async fn until_nobody_works(&mut self, version: Version) -> Result<(), sqlx::Error> {
+        let begun = Instant::now();
+        while begun.elapsed() < PAUSES_WITHIN {
+            let held: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM projections.leases
+                                WHERE projection = $1 AND version = $2 AND holder IS NOT NULL)",
+            )
+            .bind(version.projection)
+            .bind(version.number)
+            .fetch_one(&mut self.connection)
+            .await?;
+            if !held {
+                return Ok(());
+            }
+            sleep(LOOKS_EVERY).await;
+        }
+        Ok(())
     }
 
     /// Takes a version away, with all that is kept of it. No reader may look at it any more.

@@ -12,6 +12,8 @@ pub(super) struct Leases {
     pub members: Vec<Uuid>,
     /// Those of them that would rather leave the work to others: they could not do it.
     pub declining: Vec<Uuid>,
+    /// Nobody is to work on it for now.
+    pub paused: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +76,9 @@ pub(super) fn plan(me: Uuid, leases: &Leases) -> Plan {
         return Plan::default();
     }
     let mine: Vec<u16> = leases.held_by(me).collect();
+    if leases.paused {
+        return Plan { take: Vec::new(), let_go: mine };
+    }
     let mut sharing = leases.sharing();
     let (each, rest) = (leases.units.len() / sharing.len(), leases.units.len() % sharing.len());
     // Stable: in the order of their ids otherwise.
@@ -109,7 +114,7 @@ mod tests {
             };
             Lease { unit, epoch: 1, holder, state }
         };
-        Leases { units: (0..units).map(lease).collect(), members: members.clone(), declining: Vec::new() }
+        Leases { units: (0..units).map(lease).collect(), members: members.clone(), ..Leases::default() }
     }
 
     #[test]
@@ -139,6 +144,14 @@ mod tests {
     #[test]
     fn who_is_not_among_the_living_does_nothing() {
         assert_eq!(plan(member(7), &leases(4, 2, |_| None)), Plan::default());
+    }
+
+    #[test]
+    fn what_is_paused_is_let_go_of_and_taken_by_nobody() {
+        let mut held = leases(4, 2, |unit| (unit < 2).then_some(1));
+        held.paused = true;
+        assert_eq!(plan(member(1), &held), Plan { take: vec![], let_go: vec![0, 1] });
+        assert_eq!(plan(member(2), &held), Plan::default());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     Epoch, LIVES_FOR, Member, Project, RECONNECTS_WITHIN, Units, Work,
     plan::{Lease, Leases, State},
 };
-use crate::schema::Version;
+use crate::{schema::Version, tables::pause_of};
 
 /// How long what is known of a member that is gone is kept, for those who look into it.
 const KEPT_FOR_S: f64 = 60.0;
@@ -52,14 +52,22 @@ impl Table {
              SELECT w.ordinal, v.version, l.unit, l.epoch, l.holder,
                     CASE WHEN h.lately AND (h.connected OR h.just_now) THEN 'held'
                          WHEN h.connected THEN 'frozen' ELSE 'free' END,
-                    s.members, s.declining
-             FROM unnest($1::text[], $2::int4[], $5::int4[]) WITH ORDINALITY AS w(projection, shape, sole, ordinal)
+                    s.members, s.declining, s.paused
+             FROM unnest($1::text[], $2::int4[], $5::int4[], $6::int4[]) WITH ORDINALITY
+                 AS w(projection, shape, sole, pause, ordinal)
              JOIN projections.versions v
                  ON v.projection = w.projection AND v.shape = w.shape AND v.version = coalesce(w.sole, v.version)
              CROSS JOIN LATERAL (
                  SELECT coalesce(array_agg(o.member ORDER BY o.member), '{}') AS members,
                         coalesce(array_agg(o.member) FILTER (
-                            WHERE v.projection || '_' || v.version = ANY (o.declines)), '{}') AS declining
+                            WHERE v.projection || '_' || v.version = ANY (o.declines)), '{}') AS declining,
+                        -- Only one that has never served can be; all locks need not be looked through for the others.
+                        CASE WHEN v.served_at IS NULL THEN EXISTS (
+                            SELECT FROM pg_locks k
+                            WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted
+                              AND k.classid::int8 = w.pause AND k.objid::int8 = v.version AND k.database =
+                                  (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+                        ELSE false END AS paused
                  FROM heard o
                  WHERE ARRAY[w.projection || ' ' || w.shape, v.projection || '_' || v.version] && o.works
                    AND o.lately AND (o.connected OR o.just_now)) s
@@ -72,6 +80,7 @@ impl Table {
         .bind(LIVES_FOR.as_secs_f64())
         .bind(RECONNECTS_WITHIN.as_secs_f64())
         .bind(member.projects.iter().map(|project| project.only).collect::<Vec<_>>())
+        .bind(member.projects.iter().map(|project| pause_of(project.projection)).collect::<Vec<_>>())
         .fetch_all(&mut self.0)
         .await?;
         let mut leases: BTreeMap<Version, (usize, Leases)> = BTreeMap::new();
@@ -80,6 +89,7 @@ impl Table {
             let version = Version { projection: member.projects[place].projection, number: row.try_get(1)? };
             let (_, of_version) = leases.entry(version).or_insert((place, Leases::default()));
             (of_version.members, of_version.declining) = (row.try_get(6)?, row.try_get(7)?);
+            of_version.paused = row.try_get(8)?;
             of_version.units.push(Lease {
                 unit: unit(row.try_get(2)?)?,
                 epoch: row.try_get(3)?,
