@@ -29,6 +29,12 @@ const TABLES: &str = "
         served_at    timestamptz,
         PRIMARY KEY (projection, version)
     );
+    -- The last number that was given to a version of each read model. Numbers are not given again: who still works with one
+    -- that is gone must not meet another version under it.
+    CREATE TABLE IF NOT EXISTS projections.numbers (
+        projection text    PRIMARY KEY,
+        version    integer NOT NULL
+    );
     -- The one version that queries of a shape read.
     CREATE TABLE IF NOT EXISTS projections.serving (
         projection text        NOT NULL,
@@ -250,8 +256,10 @@ async fn make(
     partitions: u16,
 ) -> Result<i32, sqlx::Error> {
     let number: i32 = sqlx::query_scalar(
-        "INSERT INTO projections.versions (projection, version, shape)
-         SELECT $1, coalesce(max(version), 0) + 1, $2 FROM projections.versions WHERE projection = $1
+        "WITH next AS (
+             INSERT INTO projections.numbers AS n (projection, version) VALUES ($1, 1)
+             ON CONFLICT (projection) DO UPDATE SET version = n.version + 1 RETURNING version)
+         INSERT INTO projections.versions (projection, version, shape) SELECT $1, version, $2 FROM next
          RETURNING version",
     )
     .bind(name)

@@ -3,11 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use rollcall_event_store::tail::Span;
-use rollcall_projections::{
-    checkpoint, profiles as read_model,
-    tables::{Owner, turn_of},
-};
-use sqlx::{ConnectOptions, Connection, PgConnection, Row, postgres::PgConnectOptions};
+use rollcall_projections::{checkpoint, profiles::SCHEMA};
+use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -19,6 +16,7 @@ use crate::{
     runtime::profiles,
     support::{PARTITIONS, PATIENCE, Test},
     users::{Users, seats},
+    versions::owner,
 };
 
 /// Holders of the leases on profiles, by unit, with their epochs.
@@ -182,10 +180,8 @@ impl Indexing {
     async fn begin() -> Self {
         let test = Test::new().await;
         let mut users = Users::default();
-        let (options, role): (PgConnectOptions, _) =
-            (test.owner.parse().unwrap(), test.provisioned.service.get_username());
-        let mut owner = Owner::connect(&options, role, PARTITIONS, turn_of("profiles")).await.unwrap();
-        assert_eq!(owner.make(&read_model::SCHEMA).await.unwrap(), 2);
+        let mut owner = owner(&test).await;
+        assert_eq!(owner.make(&SCHEMA).await.unwrap(), 2);
         let process = profiles(&test, &test.log).await;
         write(&test, &mut users, 1).await;
         until(&test, BEHIND, 0).await;
@@ -194,7 +190,7 @@ impl Indexing {
             .execute(&mut unlock)
             .await
             .unwrap();
-        let made = tokio::spawn(async move { owner.make_indexes(&read_model::SCHEMA, 2).await });
+        let made = tokio::spawn(async move { owner.make_indexes(&SCHEMA, 2).await });
         until(&test, WAITING, 1).await;
         write(&test, &mut users, 2).await;
         test.wait(&process.progress).await;
