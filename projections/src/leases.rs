@@ -18,7 +18,11 @@
 mod plan;
 mod table;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use rollcall_event_store::{Partition, session};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
@@ -285,6 +289,8 @@ impl Member {
         let mut leases = table.look(self).await?;
         let mut too_much: Vec<(&Work, Vec<u16>, &str)> = Vec::new();
         works.retain(|work| leases.contains_key(&work.version));
+        let of_filling = leases.values().filter(|(_, leases)| leases.filling);
+        let filling: BTreeSet<usize> = of_filling.map(|(project, _)| *project).collect();
         for (&version, (project, _)) in &leases {
             if !works.iter().any(|work| work.version == version) {
                 works.push(self.begin(*project, version));
@@ -331,11 +337,13 @@ impl Member {
                 }
             }
         }
-        for Project { projection, shape, .. } in &self.projects {
+        for (place, Project { projection, shape, .. }) in self.projects.iter().enumerate() {
             let of_this = works.iter().filter(|work| work.version.projection == *projection);
             let held: usize = of_this.map(|work| work.held.borrow().epochs.len()).sum();
             metrics::gauge!("rollcall_leases_held", "projection" => *projection).set(held as f64);
-            versions::promote(&mut table.0, projection, *shape).await?;
+            if filling.contains(&place) {
+                versions::promote(&mut table.0, projection, *shape).await?;
+            }
         }
         Ok(())
     }

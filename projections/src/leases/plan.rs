@@ -14,6 +14,8 @@ pub(super) struct Leases {
     pub declining: Vec<Uuid>,
     /// Nobody is to work on it for now.
     pub paused: bool,
+    /// The version has yet to come as far as the log for the first time.
+    pub filling: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

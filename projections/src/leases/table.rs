@@ -52,7 +52,7 @@ impl Table {
              SELECT w.ordinal, v.version, l.unit, l.epoch, l.holder,
                     CASE WHEN h.lately AND (h.connected OR h.just_now) THEN 'held'
                          WHEN h.connected THEN 'frozen' ELSE 'free' END,
-                    s.members, s.declining, s.paused
+                    s.members, s.declining, s.paused, v.caught_up_at IS NULL
              FROM unnest($1::text[], $2::int4[], $5::int4[], $6::int4[]) WITH ORDINALITY
                  AS w(projection, shape, sole, pause, ordinal)
              JOIN projections.versions v
@@ -89,7 +89,7 @@ impl Table {
             let version = Version { projection: member.projects[place].projection, number: row.try_get(1)? };
             let (_, of_version) = leases.entry(version).or_insert((place, Leases::default()));
             (of_version.members, of_version.declining) = (row.try_get(6)?, row.try_get(7)?);
-            of_version.paused = row.try_get(8)?;
+            (of_version.paused, of_version.filling) = (row.try_get(8)?, row.try_get(9)?);
             of_version.units.push(Lease {
                 unit: unit(row.try_get(2)?)?,
                 epoch: row.try_get(3)?,

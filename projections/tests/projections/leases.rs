@@ -153,7 +153,7 @@ async fn a_member_that_froze_inside_a_transaction_loses_its_sessions_with_its_le
 }
 
 /// Waits until a number is what it should be.
-async fn until(test: &Test, sql: &str, wanted: i64) {
+pub async fn until(test: &Test, sql: &str, wanted: i64) {
     let begun = Instant::now();
     while test.number(sql).await != wanted {
         assert!(begun.elapsed() < PATIENCE, "{sql} is not {wanted}");

@@ -11,6 +11,7 @@ use rollcall_projections::{
 use tokio::time::sleep;
 
 use crate::{
+    leases::until,
     nats::{Publishing, STREAM, Server, until_there_are},
     support::{PARTITIONS, PATIENCE, Test},
     users::{Users, seats},
@@ -309,15 +310,6 @@ async fn two_publishers_at_once_leave_nothing_out_and_nothing_in_disorder() {
 
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Waits until a number is what it should be.
-async fn until(test: &Test, sql: &str, wanted: i64) {
-    let begun = Instant::now();
-    while test.number(sql).await != wanted {
-        assert!(begun.elapsed() < PATIENCE, "{sql} is not {wanted}");
-        sleep(Duration::from_millis(50)).await;
-    }
 }
 
 const HELD: &str = "SELECT count(holder) FROM projections.leases WHERE projection = 'publisher'";
