@@ -98,6 +98,9 @@ pub(crate) fn pause_of(projection: &str) -> i32 {
 /// How long making indexes waits until nobody works on the version. Who does not let go in time meets their lock.
 const PAUSES_WITHIN: Duration = Duration::from_secs(3);
 const LOOKS_EVERY: Duration = Duration::from_millis(20);
+/// From what size of a version's tables on. Indexes of less are made in the second that pausing costs, and batches may wait
+/// for that.
+const PAUSES_FROM_BYTES: i64 = 64 << 20;
 
 /// The owner of the read models, at work on them; others wait for their turn.
 pub struct Owner {
@@ -139,17 +142,22 @@ impl Owner {
         Ok(number)
     }
 
-    /// Makes the indexes of a version that has never served, where they are not there. Meanwhile nobody works on it: batches
-    /// would wait for the lock that this needs, until they fail.
+    /// Makes the indexes of a version that has never served, where they are not there. Meanwhile nobody works on one that is
+    /// large: batches would wait for the lock that this needs, until they fail.
     ///
     /// # Errors
     /// Where the database refuses.
     pub async fn make_indexes(&mut self, schema: &Schema, number: i32) -> Result<(), sqlx::Error> {
         let version = Version { projection: schema.name, number };
         let pause = |statement| sqlx::query(statement).bind(pause_of(schema.name)).bind(number);
-        pause("SELECT pg_advisory_lock($1, $2)").execute(&mut self.connection).await?;
+        let pauses = self.size(version).await? >= PAUSES_FROM_BYTES;
+        if pauses {
+            pause("SELECT pg_advisory_lock($1, $2)").execute(&mut self.connection).await?;
+        }
         let made = async {
-            self.until_nobody_works(version).await?;
+            if pauses {
+                self.until_nobody_works(version).await?;
+            }
             let sql = schema.indexes.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS");
             let mut transaction = self.connection.begin().await?;
             transaction.execute("SET LOCAL maintenance_work_mem = '256MB'").await?;
@@ -157,8 +165,20 @@ impl Owner {
             transaction.commit().await
         }
         .await;
-        pause("SELECT pg_advisory_unlock($1, $2)").execute(&mut self.connection).await?;
+        if pauses {
+            pause("SELECT pg_advisory_unlock($1, $2)").execute(&mut self.connection).await?;
+        }
         made
+    }
+
+    async fn size(&mut self, version: Version) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar(
+            "SELECT coalesce(sum(pg_table_size(c.oid)), 0)::int8 FROM pg_class c
+             WHERE c.relnamespace = $1::regnamespace AND c.relkind = 'r'",
+        )
+        .bind(version.qualifier())
+        .fetch_one(&mut self.connection)
+        .await
     }
 
     async fn until_nobody_works(&mut self, version: Version) -> Result<(), sqlx::Error> {

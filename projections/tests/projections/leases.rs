@@ -182,6 +182,11 @@ impl Indexing {
         let mut users = Users::default();
         let mut owner = owner(&test).await;
         assert_eq!(owner.make(&SCHEMA).await.unwrap(), 2);
+        // A version that is large.
+        test.execute(
+            "CREATE UNLOGGED TABLE profiles_2.large AS SELECT repeat('x', 1900) FROM generate_series(1, 36000)",
+        )
+        .await;
         let process = profiles(&test, &test.log).await;
         write(&test, &mut users, 1).await;
         until(&test, BEHIND, 0).await;
