@@ -1,19 +1,19 @@
 //! The log's handle: what a process opens once and hands to everything that appends or reads.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use sqlx::{PgConnection, PgPool, Row, postgres::PgPoolOptions};
+use sqlx::{PgConnection, PgPool, Row};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    Borrowed, Partition, Recorded, append, bounded, claims, commands,
+    Borrowed, Partition, Recorded, append, bounded, claims, commands, connection,
     hints::Hints,
     history::{self, Compare, Halt},
     keys::Keys,
     load,
     migrate::Provisioned,
-    session, snapshots, spawn_vital,
+    snapshots, spawn_vital,
     tail::{self, Heads, Span, recent::Recent},
     turns::Turns,
 };
@@ -81,14 +81,8 @@ impl Log {
     /// Where the database cannot be reached as the service's role, or holds another log than was migrated.
     pub async fn open(provisioned: &Provisioned, options: Options) -> Result<Self, Error> {
         let service = provisioned.service.clone();
-        let connect = |name, connections| {
-            PgPoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(Duration::from_secs(5))
-                .connect_with(session(&service, name))
-        };
-        let pool = connect("rollcall", options.pool_connections_max).await?;
-        let readers = connect("rollcall-list", options.pool_connections_max).await?;
+        let pool = connection::pool(&service, "rollcall", options.pool_connections_max).await?;
+        let readers = connection::pool(&service, "rollcall-list", options.pool_connections_max).await?;
         let mut connection = Borrowed::from(&pool).await?;
         check_meta(&mut connection, provisioned.log_id).await?;
         connection.done();

@@ -88,6 +88,9 @@ pub struct Member {
     pub process: String,
     /// What it can work on: a projection and a shape, or one version.
     pub works: Vec<String>,
+    /// Versions that it leaves to others for a while, because it could not work on them.
+    #[serde(default)]
+    pub declines: Vec<String>,
     pub heard_at: String,
     pub heard_seconds_ago: f64,
     /// `alive`, `frozen` or `gone`.

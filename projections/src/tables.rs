@@ -1,8 +1,11 @@
 //! Makes the read models' tables, and what projectors keep beside them: versions, checkpoints, leases, members, parked
 //! streams.
 
+use std::time::Duration;
+
 use rollcall_event_store::{bounded, session};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row, postgres::PgConnectOptions};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     audit, parking, profiles, publisher,
@@ -25,6 +28,12 @@ const TABLES: &str = "
         -- When it last began to serve; none where it never has.
         served_at    timestamptz,
         PRIMARY KEY (projection, version)
+    );
+    -- The last number that was given to a version of each read model. Numbers are not given again: who still works with one
+    -- that is gone must not meet another version under it.
+    CREATE TABLE IF NOT EXISTS projections.numbers (
+        projection text    PRIMARY KEY,
+        version    integer NOT NULL
     );
     -- The one version that queries of a shape read.
     CREATE TABLE IF NOT EXISTS projections.serving (
@@ -69,7 +78,9 @@ const TABLES: &str = "
         member   uuid        PRIMARY KEY,
         process  text        NOT NULL,
         works    text[]      NOT NULL,
-        heard_at timestamptz NOT NULL
+        heard_at timestamptz NOT NULL,
+        -- Versions that it would rather leave to others for a while.
+        declines text[]      NOT NULL DEFAULT '{}'
     ) WITH (fillfactor = 20, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
     -- How far the JetStream stream has come: its last sequence when the publisher's checkpoints were written. One row, which
     -- is looked up as checkpoints are.
@@ -85,6 +96,22 @@ const TURN: i64 = 0x7072_6f6a_6563_7469;
 pub fn turn_of(projection: &str) -> i64 {
     projection.bytes().fold(TURN, |turn, byte| turn.rotate_left(7) ^ i64::from(byte))
 }
+
+/// With a version's number, the advisory lock of who pauses work on it. A session holds it, so that no pause outlives who
+/// began it; members look for it ([`leases`](crate::leases)).
+pub(crate) fn pause_of(projection: &str) -> i32 {
+    let folded =
+        projection.bytes().fold(0x7061_7573_u32, |folded, byte| folded.rotate_left(5) ^ u32::from(byte));
+    // Not negative: PostgreSQL shows it as an unsigned number.
+    (folded & 0x7fff_ffff).cast_signed()
+}
+
+/// How long making indexes waits until nobody works on the version. Who does not let go in time meets their lock.
+const PAUSES_WITHIN: Duration = Duration::from_secs(3);
+const LOOKS_EVERY: Duration = Duration::from_millis(20);
+/// From what size of a version's tables on. Indexes of less are made in the second that pausing costs, and batches may wait
+/// for that.
+const PAUSES_FROM_BYTES: i64 = 64 << 20;
 
 /// The owner of the read models, at work on them; others wait for their turn.
 pub struct Owner {
@@ -102,7 +129,13 @@ impl Owner {
         partitions: u16,
         turn: i64,
     ) -> Result<Self, sqlx::Error> {
-        let mut connection = PgConnection::connect_with(&owner.clone().disable_statement_logging()).await?;
+        // It may hold locks for hours: the server must notice where this host is gone.
+        let owner = owner.clone().disable_statement_logging().options([
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+        ]);
+        let mut connection = PgConnection::connect_with(&owner).await?;
         sqlx::query("SELECT pg_advisory_lock($1)").bind(turn).execute(&mut connection).await?;
         connection.execute("SET client_min_messages = warning").await?;
         Ok(Self { connection, service_role: service_role.to_owned(), partitions })
@@ -120,17 +153,62 @@ impl Owner {
         Ok(number)
     }
 
-    /// Makes the indexes of a version, where they are not there.
+    /// Makes the indexes of a version that has never served, where they are not there. Meanwhile nobody works on one that is
+    /// large: batches would wait for the lock that this needs, until they fail.
     ///
     /// # Errors
     /// Where the database refuses.
     pub async fn make_indexes(&mut self, schema: &Schema, number: i32) -> Result<(), sqlx::Error> {
         let version = Version { projection: schema.name, number };
-        let sql = schema.indexes.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS");
-        let mut transaction = self.connection.begin().await?;
-        transaction.execute("SET LOCAL maintenance_work_mem = '256MB'").await?;
-        transaction.execute(version.sql(&sql).as_str()).await?;
-        transaction.commit().await
+        let pause = |statement| sqlx::query(statement).bind(pause_of(schema.name)).bind(number);
+        let pauses = self.size(version).await? >= PAUSES_FROM_BYTES;
+        if pauses {
+            pause("SELECT pg_advisory_lock($1, $2)").execute(&mut self.connection).await?;
+        }
+        let made = async {
+            if pauses {
+                self.until_nobody_works(version).await?;
+            }
+            let sql = schema.indexes.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS");
+            let mut transaction = self.connection.begin().await?;
+            transaction.execute("SET LOCAL maintenance_work_mem = '256MB'").await?;
+            transaction.execute(version.sql(&sql).as_str()).await?;
+            transaction.commit().await
+        }
+        .await;
+        if pauses {
+            pause("SELECT pg_advisory_unlock($1, $2)").execute(&mut self.connection).await?;
+        }
+        made
+    }
+
+    async fn size(&mut self, version: Version) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar(
+            "SELECT coalesce(sum(pg_table_size(c.oid)), 0)::int8 FROM pg_class c
+             WHERE c.relnamespace = $1::regnamespace AND c.relkind = 'r'",
+        )
+        .bind(version.qualifier())
+        .fetch_one(&mut self.connection)
+        .await
+    }
+
+    async fn until_nobody_works(&mut self, version: Version) -> Result<(), sqlx::Error> {
+        let begun = Instant::now();
+        while begun.elapsed() < PAUSES_WITHIN {
+            let held: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM projections.leases
+                                WHERE projection = $1 AND version = $2 AND holder IS NOT NULL)",
+            )
+            .bind(version.projection)
+            .bind(version.number)
+            .fetch_one(&mut self.connection)
+            .await?;
+            if !held {
+                return Ok(());
+            }
+            sleep(LOOKS_EVERY).await;
+        }
+        Ok(())
     }
 
     /// Takes a version away, with all that is kept of it. No reader may look at it any more.
@@ -209,8 +287,10 @@ async fn make(
     partitions: u16,
 ) -> Result<i32, sqlx::Error> {
     let number: i32 = sqlx::query_scalar(
-        "INSERT INTO projections.versions (projection, version, shape)
-         SELECT $1, coalesce(max(version), 0) + 1, $2 FROM projections.versions WHERE projection = $1
+        "WITH next AS (
+             INSERT INTO projections.numbers AS n (projection, version) VALUES ($1, 1)
+             ON CONFLICT (projection) DO UPDATE SET version = n.version + 1 RETURNING version)
+         INSERT INTO projections.versions (projection, version, shape) SELECT $1, version, $2 FROM next
          RETURNING version",
     )
     .bind(name)

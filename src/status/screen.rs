@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use rollcall_projections::status::{Lease, Status};
+use rollcall_projections::status::{Lease, Member, Status};
 
 /// Partitions that are listed one by one; of more than that only those with something to tell.
 const PARTITIONS_MAX: usize = 32;
@@ -139,7 +139,7 @@ fn members(status: &Status) -> String {
             member.process.clone(),
             state,
             seconds(member.heard_seconds_ago),
-            member.works.join(", "),
+            works(member),
             member.member.to_string(),
         ]);
     }
@@ -147,6 +147,15 @@ fn members(status: &Status) -> String {
         true => "NO PROCESS projects or publishes\n".to_owned(),
         false => table.text(),
     }
+}
+
+/// `profiles 1, publisher 1 (DECLINES publisher_1)`.
+fn works(member: &Member) -> String {
+    let mut works = member.works.join(", ");
+    if !member.declines.is_empty() {
+        works += &format!(" (DECLINES {})", member.declines.join(", "));
+    }
+    works
 }
 
 /// How far each reader is behind in each partition, and under which epoch of whom.

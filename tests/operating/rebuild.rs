@@ -51,7 +51,7 @@ async fn reads_are_neither_refused_nor_stale_while_a_read_model_is_rebuilt_and_s
     let site = Site::migrated().await;
     let commands = site.start(&["command-api"], &[]);
     let queries = [site.start(&["query-api"], &[]), site.start(&["query-api"], &[])];
-    let _projectors = [site.start(&["projector"], &[]), site.start(&["projector"], &[])];
+    let projectors = [site.start(&["projector"], &[]), site.start(&["projector"], &[])];
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let clients: Vec<_> = (0..6)
         .map(|client| {
@@ -64,6 +64,10 @@ async fn reads_are_neither_refused_nor_stale_while_a_read_model_is_rebuilt_and_s
     let said = rebuilt(&site, &["profiles"]).await;
     assert!(said.contains("folded anew are alike") && said.contains("profiles_2 serves"), "{said}");
     serves(&api, "profiles", 2).await;
+    for projector in &projectors {
+        let said = projector.logged();
+        assert!(!said.contains("projecting failed"), "{said}");
+    }
     rebuilt(&site, &["profiles", "--switch-back"]).await;
     serves(&api, "profiles", 1).await;
     let said = rebuilt(&site, &["profiles", "--drop-old"]).await;

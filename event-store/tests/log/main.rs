@@ -8,6 +8,7 @@ mod idempotency;
 mod immutability;
 mod keys;
 mod load;
+mod loans;
 mod lost_answers;
 mod migrations;
 mod model;
