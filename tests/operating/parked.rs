@@ -1,5 +1,7 @@
 //! An event that cannot be applied, in an operator's hands.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
@@ -67,10 +69,10 @@ async fn a_parked_user_is_listed_tried_again_and_at_last_goes_on() {
     let (id, before, after) = &users[0];
     for path in ["", "/email-preferences", "/terms"] {
         let path = format!("/api/v1/users/{id}{path}");
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let refused = read.get_after(&path, after).await.expect(503);
         assert_eq!(refused.code(), "projection-parked");
-        assert!(begun.elapsed() < std::time::Duration::from_millis(1_500));
+        assert!(begun.elapsed() < Duration::from_millis(1_500));
         assert!(refused.header("retry-after").is_some());
     }
     let path = format!("/api/v1/users/{id}");
@@ -140,5 +142,41 @@ async fn a_parked_user_is_listed_tried_again_and_at_last_goes_on() {
         .unwrap();
     assert_eq!(record, ("erin".to_owned(), "written by a program of ours that is gone".to_owned()));
     drop((commands, queries, projector));
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_seen_a_parked_event_is_told_so_whenever_it_comes() {
+    let site = Site::migrated().await;
+    let commands = site.start(&["command-api"], &[]);
+    let queries = site.start(&["query-api"], &[]);
+    let projector = site.start(&["projector", "profiles"], &[]);
+    let (write, read) = (Client::new(&commands.ready.http, "acme"), Client::new(&queries.ready.http, "acme"));
+    let created = write.create("ada@example.com").await.expect(201);
+    let path = format!("/api/v1/users/{}", created.id());
+    read.get_after(&path, created.token()).await.expect(200);
+    // Its row takes a while, and then nothing.
+    let mut owner = PgConnection::connect(site.owner_url()).await.unwrap();
+    sqlx::raw_sql(
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_sleep(1); RAISE EXCEPTION 'no' USING ERRCODE = '22000'; END $$;
+         CREATE TRIGGER refuses BEFORE UPDATE ON profiles_1.users FOR EACH ROW EXECUTE FUNCTION public.refuse()",
+    )
+    .execute(&mut owner)
+    .await
+    .unwrap();
+    // While its event is being applied.
+    let renamed = write.patch(&path, json!({"given_name": "Grace"})).await.expect(200);
+    let refused = read.get_after(&path, renamed.token()).await.expect(503);
+    assert_eq!(refused.code(), "projection-parked");
+    // While nobody applies any: waiting would be in vain.
+    drop(projector);
+    let renamed = write.patch(&path, json!({"given_name": "Grete"})).await.expect(200);
+    let begun = Instant::now();
+    let refused = read.get_after(&path, renamed.token()).await.expect(503);
+    assert_eq!(refused.code(), "projection-parked");
+    assert!(begun.elapsed() < Duration::from_millis(1_500));
+    assert_eq!(read.get(&path).await.expect(200).json()["given_name"], "Ada");
+    drop((commands, queries));
     site.stop().await;
 }

@@ -101,6 +101,12 @@ async fn an_event_that_cannot_be_applied_parks_its_stream_and_everything_else_go
     // Another process, which has no memory of what was there before.
     let process = profiles(&test, &test.another_log().await).await;
     test.wait(&process.progress).await;
+    // Whoever is told of a position knows at the same time what is parked there.
+    for (user, _) in sick {
+        assert!(is_parked(&process.progress, &users, user) <= Some(users.0[&user].position));
+        assert!(is_parked(&process.progress, &users, user).is_some());
+    }
+    assert_eq!(is_parked(&process.progress, &users, 4), None);
     assert_healthy(&test, &users, &sick).await;
     let list = parked(&test).await;
     assert_eq!(where_parked(&list, &users), BTreeSet::from(sick));
@@ -108,11 +114,6 @@ async fn an_event_that_cannot_be_applied_parks_its_stream_and_everything_else_go
     assert!(list.iter().all(|one| one.projection == "profiles" && one.tries == 1), "{list:?}");
     let error = "event type PoisonedTraitsChanged is unknown to this program";
     assert!(list.iter().any(|one| one.error.ends_with(error)), "{list:?}");
-    for (user, _) in sick {
-        assert!(is_parked(&process.progress, &users, user) <= Some(users.0[&user].position));
-        assert!(is_parked(&process.progress, &users, user).is_some());
-    }
-    assert_eq!(is_parked(&process.progress, &users, 4), None);
 
     // Life goes on; what is parked queues.
     rounds(&test, &mut users, 30..35).await;
