@@ -10,7 +10,7 @@ use rollcall_projections::{
     Progress,
     parking::operator::{self, Outcome, Parked, Sought},
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     laws::{assert_folded, rows},
@@ -242,6 +242,44 @@ async fn a_discarded_event_is_done_without_for_good_and_on_the_record() {
     let again = rows(&test, &users).await;
     assert_eq!(again, all);
     assert_eq!(where_parked(&parked(&test).await, &users), BTreeSet::from([(1, 2)]));
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_discarded_while_its_stream_is_being_tried_is_done_without_in_seconds() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    rounds(&test, &mut users, 0..2).await;
+    let process = profiles(&test, &test.another_log().await).await;
+    test.wait(&process.progress).await;
+    // Each try takes its time, and fails.
+    test.execute(
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_sleep(1.5); RAISE EXCEPTION 'no' USING ERRCODE = '22000'; END $$;
+         CREATE TRIGGER refuses BEFORE UPDATE ON profiles_1.users FOR EACH ROW
+             WHEN (NEW.user_id = 'user-0' AND NEW.sealed <> OLD.sealed) EXECUTE FUNCTION public.refuse()",
+    )
+    .await;
+    users.wish(&test.log, 0, seats(7)).await;
+    test.wait(&process.progress).await;
+    let one = parked(&test).await.remove(0);
+    let mut connection = test.superuser().await;
+    let nobody_waits = Duration::ZERO;
+    operator::retry(&mut connection, std::slice::from_ref(&one), nobody_waits).await.unwrap();
+    let begun =
+        "SELECT count(*) FROM projections.parked WHERE retry_at > clock_timestamp() + interval '90 s'";
+    tokio::time::timeout(PATIENCE, async {
+        while test.number(begun).await == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(parked(&test).await[0].tries, 1, "it was tried too fast to tell");
+    let asked = Instant::now();
+    let outcome = discard(&test, "user-0").await;
+    assert!(matches!(outcome, Outcome::Released), "{outcome:?}");
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     process.stop().await;
 }
 
