@@ -10,7 +10,10 @@ use rollcall_projections::{
     Progress,
     parking::operator::{self, Outcome, Parked, Sought},
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use crate::{
     laws::{assert_folded, rows},
@@ -100,12 +103,21 @@ async fn an_event_that_cannot_be_applied_parks_its_stream_and_everything_else_go
     let sick = [(0, 17), (1, 1), (2, 5), (3, 31)];
     // Another process, which has no memory of what was there before.
     let process = profiles(&test, &test.another_log().await).await;
-    test.wait(&process.progress).await;
-    // Whoever is told of a position knows at the same time what is parked there.
-    for (user, _) in sick {
-        assert!(is_parked(&process.progress, &users, user) <= Some(users.0[&user].position));
-        assert!(is_parked(&process.progress, &users, user).is_some());
+    let mut readers = JoinSet::new();
+    for (user, sequence) in sick {
+        let (progress, stream) = (process.progress.clone(), users.0[&user].stream.clone());
+        let id = &stream.aggregate_id;
+        let at =
+            format!("SELECT position FROM log.events WHERE aggregate_id = '{id}' AND sequence = {sequence}");
+        let at = (stream.partition(PARTITIONS), u64::try_from(test.number(&at).await).unwrap());
+        readers.spawn(async move {
+            // Whoever is told of the position knows at the same time what is parked there.
+            assert!(progress.wait([at].into_iter(), PATIENCE).await);
+            assert_eq!(progress.parked(&stream), Some(at));
+        });
     }
+    readers.join_all().await;
+    test.wait(&process.progress).await;
     assert_eq!(is_parked(&process.progress, &users, 4), None);
     assert_healthy(&test, &users, &sick).await;
     let list = parked(&test).await;
