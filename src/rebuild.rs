@@ -268,16 +268,7 @@ async fn check<P: Projection>(
 ) -> anyhow::Result<()> {
     let projection = P::of(log, version);
     let counted = drift::count(&projection, connection, version).await?;
-    let parked = drift::parked_partitions(connection, version).await?;
-    if !parked.is_empty() {
-        println!(
-            "{}: in {} partitions streams are parked, and rows are not counted (rollcall parked list)",
-            version.qualifier(),
-            parked.len()
-        );
-    }
-    let mut countable = counted.iter().filter(|counted| !parked.contains(&counted.partition));
-    if let Some(wrong) = countable.find(|counted| counted.rows != counted.expected) {
+    if let Some(wrong) = counted.iter().find(|counted| counted.rows != counted.expected) {
         bail!(
             "{} is not what the log says: partition {} has {} rows and should have {}; it does not serve. Drop it with \
              --drop-old and look into the log of the projectors",
