@@ -8,6 +8,7 @@
 
 pub mod audit;
 pub mod auditor;
+pub mod checker;
 pub mod checkpoint;
 pub mod drift;
 pub mod leases;
