@@ -246,7 +246,7 @@ impl Background {
     /// the one that does.
     fn project<P: Projection>(&mut self) {
         let serving = self.registry.serving(P::SCHEMA.name).expect("what is projected is followed");
-        let checker = Checker::new(self.log.clone(), &self.service, serving.clone());
+        let checker = Checker::new(self.log.clone(), &self.service, &self.member, serving.clone());
         let checks = checker.run::<P>(self.shutdown.clone());
         spawn_vital(&self.tasks, self.log.failed(), "check", checks);
         let auditor = Auditor::new(self.log.clone(), serving, auditor::Options::default());

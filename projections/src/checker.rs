@@ -6,7 +6,8 @@
 //! error line and a gauge say so, and it never serves by itself.
 //!
 //! One process at a time checks, by a lock of the connection that notes the outcome: who lost it can note nothing. A process
-//! that froze loses it, since the server ends sessions that say nothing for [`SILENT_FOR_MAX`]. A rebuild holds the same lock.
+//! that froze loses it to whoever takes over its leases and ends its sessions, and at the latest when the session has said
+//! nothing for [`SILENT_FOR_MAX`]. A rebuild holds the same lock.
 
 use std::{fmt, time::Duration};
 
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     checkpoint,
     drift::{self, Counted, Drift},
+    leases::Member,
     progress::Serving,
     projector::{Error, Projection, chain},
     schema::Version,
@@ -106,8 +108,13 @@ enum First {
 
 impl Checker {
     /// `serving` says what queries read.
-    pub fn new(log: Log, service: &PgConnectOptions, serving: watch::Receiver<Option<Serving>>) -> Self {
-        let options = session(service, "rollcall-checker").options([
+    pub fn new(
+        log: Log,
+        service: &PgConnectOptions,
+        member: &Member,
+        serving: watch::Receiver<Option<Serving>>,
+    ) -> Self {
+        let options = session(service, &member.session_name("checker")).options([
             ("statement_timeout", "0"),
             ("idle_session_timeout", SILENT_FOR_MAX),
             ("client_connection_check_interval", "10s"),

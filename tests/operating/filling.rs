@@ -1,5 +1,12 @@
 //! A new release brings a read model of another shape: its version fills itself, is checked, and only then serves.
 
+use std::time::{Duration, Instant};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rollcall_projections::tables::turn_of;
 use sqlx::{Connection, PgConnection};
 
 use crate::{
@@ -108,5 +115,42 @@ async fn a_version_that_filled_itself_wrongly_is_told_of_and_does_not_serve() {
     let said = rebuilt(&site, &["profiles", "--drop-old"]).await;
     assert!(said.contains("profiles_1 is gone") && said.contains("profiles_2 is gone"), "{said}");
     drop((queries, projector));
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_freezes_while_it_checks_holds_up_nobody() {
+    let site = upgraded().await;
+    let mut turn = PgConnection::connect(site.owner_url()).await.unwrap();
+    sqlx::query("SELECT pg_advisory_lock($1)").bind(turn_of("profiles")).execute(&mut turn).await.unwrap();
+    let frozen = site.start(&["projector", "profiles"], &[]);
+    eventually("all users", async || {
+        (number(&site, "SELECT count(*) FROM profiles_2.users").await == USERS).then_some(())
+    })
+    .await;
+    // Its check waits for a table, and stands there with the turn.
+    let mut owner = PgConnection::connect(site.owner_url()).await.unwrap();
+    let mut table = owner.begin().await.unwrap();
+    sqlx::query("LOCK TABLE profiles_2.users IN ACCESS EXCLUSIVE MODE").execute(&mut *table).await.unwrap();
+    turn.close().await.unwrap();
+    eventually("the check", async || {
+        let waits = "SELECT count(*) FROM pg_stat_activity
+             WHERE application_name LIKE 'checker %' AND wait_event_type = 'Lock'";
+        (number(&site, waits).await == 1).then_some(())
+    })
+    .await;
+    kill(Pid::from_raw(frozen.pid().cast_signed()), Signal::SIGSTOP).unwrap();
+    table.rollback().await.unwrap();
+    let begun = Instant::now();
+    let projector = site.start(&["projector", "profiles"], &[]);
+    eventually("it serves", async || {
+        let serves = "SELECT count(*) FROM projections.serving
+             WHERE projection = 'profiles' AND shape > 0 AND version = 2";
+        (number(&site, serves).await == 1).then_some(())
+    })
+    .await;
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert!(projector.logged().contains("filled itself is what the log says"));
+    drop((frozen, projector));
     site.stop().await;
 }
