@@ -187,6 +187,11 @@ impl Member {
         Self { id, options, projects: Vec::new() }
     }
 
+    /// A name for sessions of other work that this process alone does: whoever takes over from it, should it freeze, ends them.
+    pub fn session_name(&self, of: &str) -> String {
+        format!("{of} {}", self.id)
+    }
+
     /// Whether there is anything to share.
     pub fn projects(&self) -> bool {
         !self.projects.is_empty()

@@ -8,6 +8,7 @@
 
 pub mod audit;
 pub mod auditor;
+pub mod checker;
 pub mod checkpoint;
 mod copy;
 pub mod drift;

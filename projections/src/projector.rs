@@ -56,7 +56,7 @@ pub trait Projection: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// SQL that counts, for each partition of a projection ($1) and version ($2), the rows that are there and those that
-    /// should be.
+    /// should be, parked streams and discarded events considered.
     fn count(&self) -> &'static str;
 
     /// The fields of each stream's rows that are not what its events say, by name; for a row that is not there

@@ -38,7 +38,7 @@ pub struct Projected {
     pub projection: String,
     pub version: i32,
     pub shape: i32,
-    /// `serving`, `standing by` (caught up, and fed) or `being filled`.
+    /// `serving`, `standing by` (caught up, and fed), `being filled`, or `wrong` (not what the log says: it never serves).
     pub state: String,
     /// Checkpoints, by partition.
     pub positions: Vec<u64>,

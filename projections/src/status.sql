@@ -25,7 +25,7 @@ SELECT json_build_object(
         FROM log.heads p),
     'projections', (
         SELECT coalesce(json_agg(json_build_object('projection', v.projection, 'version', v.version, 'shape', v.shape,
-            'state', CASE WHEN s.version IS NOT NULL THEN 'serving'
+            'state', CASE WHEN s.version IS NOT NULL THEN 'serving' WHEN v.wrong_at IS NOT NULL THEN 'wrong'
                           WHEN v.caught_up_at IS NOT NULL THEN 'standing by' ELSE 'being filled' END,
             'positions', r.positions, 'lag_events', r.lag_events, 'lag_seconds', r.lag_seconds)
             ORDER BY v.projection, v.version), '[]')

@@ -25,6 +25,9 @@ const TABLES: &str = "
         made_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
         -- When it first had come as far as the log; nothing reads it before.
         caught_up_at timestamptz,
+        -- When one that serves by itself was found to be what the log says, or not to be.
+        checked_at   timestamptz,
+        wrong_at     timestamptz,
         -- When it last began to serve; none where it never has.
         served_at    timestamptz,
         PRIMARY KEY (projection, version)
@@ -236,7 +239,7 @@ impl Owner {
 }
 
 /// Makes what is missing, with the owner's rights; safe to run twice and at once. A version of a shape that is new is
-/// filled by whoever projects it, and serves once it has caught up; on an empty log it serves at once.
+/// filled by whoever projects it, and serves once it has caught up and was checked; on an empty log it serves at once.
 ///
 /// # Errors
 /// Where the database refuses.
@@ -280,7 +283,8 @@ pub async fn migrate(
     owner.close().await
 }
 
-/// Notes a further version of a projection, and makes its checkpoints and leases.
+/// Notes a further version of a projection, and makes its checkpoints and leases. On an empty log there is nothing to check,
+/// nor ever in what is published.
 async fn make(
     connection: &mut PgConnection,
     (name, shape): (&str, i32),
@@ -290,11 +294,15 @@ async fn make(
         "WITH next AS (
              INSERT INTO projections.numbers AS n (projection, version) VALUES ($1, 1)
              ON CONFLICT (projection) DO UPDATE SET version = n.version + 1 RETURNING version)
-         INSERT INTO projections.versions (projection, version, shape) SELECT $1, version, $2 FROM next
+         INSERT INTO projections.versions (projection, version, shape, caught_up_at, checked_at)
+         SELECT $1, next.version, $2, CASE WHEN l.empty THEN clock_timestamp() END,
+                CASE WHEN l.empty OR $3 THEN clock_timestamp() END
+         FROM next, (SELECT NOT EXISTS (SELECT FROM log.events) AS empty) l
          RETURNING version",
     )
     .bind(name)
     .bind(shape)
+    .bind(name == publisher::NAME)
     .fetch_one(&mut *connection)
     .await?;
     // The publisher's work is not cut: events of all partitions go into one stream.

@@ -90,7 +90,7 @@ fn readers(status: &Status) -> Vec<Reader<'_>> {
         .iter()
         .map(|of| Reader {
             name: of.qualifier(),
-            state: &of.state,
+            state: if of.state == "wrong" { "WRONG" } else { &of.state },
             shape: of.shape.to_string(),
             positions: &of.positions,
             lag_events: of.lag_events,

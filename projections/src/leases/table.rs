@@ -52,7 +52,7 @@ impl Table {
              SELECT w.ordinal, v.version, l.unit, l.epoch, l.holder,
                     CASE WHEN h.lately AND (h.connected OR h.just_now) THEN 'held'
                          WHEN h.connected THEN 'frozen' ELSE 'free' END,
-                    s.members, s.declining, s.paused, v.caught_up_at IS NULL
+                    s.members, s.declining, s.paused, v.served_at IS NULL AND v.wrong_at IS NULL
              FROM unnest($1::text[], $2::int4[], $5::int4[], $6::int4[]) WITH ORDINALITY
                  AS w(projection, shape, sole, pause, ordinal)
              JOIN projections.versions v
