@@ -71,12 +71,13 @@ LEFT JOIN LATERAL (
     SELECT l.position, l.recorded_at, l.event_id FROM log.events l
     WHERE l.partition = p.partition ORDER BY l.position DESC LIMIT 1) e ON true;
 
--- Locks partitions, in ascending order and to the transaction's end, and counts positions for events to be stored in them:
--- that is what keeps the log free of holes. The head is read by a statement of its own, after the locks: it sees all that
--- those who held them before have committed. `recorded_at` rises with the position.
-CREATE FUNCTION log.take_heads(partitions integer[], counts bigint[])
-RETURNS TABLE (partition integer, events bigint, base bigint, first_at timestamptz)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER ROWS 16 AS $$
+-- Locks partitions, in ascending order and to the transaction's end, and reads where their next events go: that is what keeps
+-- the log free of holes. The heads are read by a statement of its own, after the locks: it sees all that those who held them
+-- before have committed, in READ COMMITTED, which every session sets. `next_at` rises with the position. Works with its
+-- owner's rights, so that services need not be able to change a row; hence the path, which no caller may choose.
+CREATE FUNCTION log.take_heads(partitions integer[])
+RETURNS TABLE (partition integer, head bigint, next_at timestamptz)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER ROWS 16 SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     locked bigint;
@@ -87,13 +88,14 @@ BEGIN
         RAISE EXCEPTION 'a partition is missing in log.partitions';
     END IF;
     RETURN QUERY
-        SELECT w.partition, w.events, coalesce(e.position, 0),
+        SELECT w.partition, coalesce(e.position, 0),
                greatest(clock_timestamp(), e.recorded_at + interval '1 microsecond')
-        FROM unnest(partitions, counts) AS w(partition, events)
+        FROM unnest(partitions) AS w(partition)
         LEFT JOIN LATERAL (
             SELECT l.position, l.recorded_at FROM log.events l
             WHERE l.partition = w.partition ORDER BY l.position DESC LIMIT 1) e ON true;
 END $$;
+REVOKE ALL ON FUNCTION log.take_heads FROM PUBLIC;
 
 CREATE FUNCTION log.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -106,7 +106,12 @@ async fn of<P: Projection>(settings: &Settings, wish: Wish) -> anyhow::Result<()
     let mut owner = Owner::connect(&owner, role, partitions, tables::turn_of(P::SCHEMA.name)).await?;
     let mut connection = PgConnection::connect_with(
         &session(&provisioned.service, "rollcall-rebuild")
-            .options([("statement_timeout", "0"), ("lock_timeout", "30s")]),
+            // Streams are folded between two statements.
+            .options([
+                ("statement_timeout", "0"),
+                ("lock_timeout", "30s"),
+                ("idle_in_transaction_session_timeout", "60s"),
+            ]),
     )
     .await?;
     let made = versions::made(&mut connection, P::SCHEMA).await?;

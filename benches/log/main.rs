@@ -1,7 +1,8 @@
 //! The log and the projectors at full strength: rebuilds, tails, lag, take-overs, several processes, a large log, an old
 //! snapshot. Ratios of one run count; absolute times belong to the machine.
 //!
-//! `BENCH_EVENTS` (1,000,000), `BENCH_LARGE_EVENTS` (5,000,000) and `BENCH_HOLD_SECONDS` (300) make it shorter.
+//! `BENCH_EVENTS` (1,000,000), `BENCH_LARGE_EVENTS` (5,000,000) and `BENCH_HOLD_SECONDS` (300) make it shorter; so do the names of
+//! its parts: `cargo bench --bench log -- rebuild snapshot`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on panics")]
 
@@ -47,14 +48,26 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         println!("| figure | Rollcall | baseline | ratio | goal |");
         println!("| --- | --- | --- | --- | --- |");
-        processes::measure().await;
-        take_over::measure().await;
-        rebuild::measure().await;
-        large::measure().await;
-        snapshot::measure().await;
+        if wanted("processes") {
+            processes::measure().await;
+        }
+        if wanted("take_over") {
+            take_over::measure().await;
+        }
+        if wanted("rebuild") {
+            rebuild::measure().await;
+        }
+        if wanted("large") {
+            large::measure().await;
+        }
+        if wanted("snapshot") {
+            snapshot::measure().await;
+        }
     });
 }

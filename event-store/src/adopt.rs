@@ -14,7 +14,8 @@ use crate::{
     tail::unsigned,
 };
 
-/// How many of each partition's newest events are looked at before a log is adopted: a copy that was cut off lacks those.
+/// How many of each partition's newest events are looked at before a log is adopted: a copy that was damaged may lack some of
+/// those. One whose end is missing looks like an earlier one.
 const LOOKED_AT: i64 = 10_000;
 
 /// A log as an operator is shown it before adopting it.
@@ -75,13 +76,11 @@ pub async fn adopt(owner: &str, expected: Uuid) -> Result<Uuid, Error> {
 
 async fn in_one_transaction(connection: &mut PgConnection, expected: Uuid) -> Result<Uuid, Error> {
     let mut transaction = connection.begin().await?;
-    // Waits for the appends that are under way, and for who writes a halt down; those that come meanwhile wait, and see what
-    // was adopted.
+    // Every append reads this table from its beginning to its commit: this waits for those that are under way, and for who
+    // writes a halt down; those that come meanwhile wait, and see what was adopted. A lock on the events would wait for whoever
+    // tidies them up, too.
     transaction
-        .execute(
-            "SET LOCAL lock_timeout = '10s'; LOCK TABLE log.events IN EXCLUSIVE MODE;
-             LOCK TABLE log.halt IN SHARE ROW EXCLUSIVE MODE",
-        )
+        .execute("SET LOCAL lock_timeout = '10s'; LOCK TABLE log.halt IN ACCESS EXCLUSIVE MODE")
         .await?;
     let found: Uuid =
         sqlx::query_scalar("SELECT log_id FROM log.meta FOR UPDATE").fetch_one(&mut *transaction).await?;

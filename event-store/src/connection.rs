@@ -27,6 +27,8 @@ pub fn session(service: &PgConnectOptions, name: &str) -> PgConnectOptions {
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
             ("jit", "off"),
+            // Whatever the database or the role is set to: an append that waited for a lock must see what its holder committed.
+            ("default_transaction_isolation", r"read\ committed"),
         ])
         .disable_statement_logging()
 }

@@ -32,7 +32,7 @@ const LISTENS: &str = "rollcall-listen";
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long it is known whether anybody else listens.
 const AUDIENCE_KNOWN_FOR: Duration = Duration::from_secs(1);
-/// After this time without a word the connection is made anew: it may have died without one.
+/// After this time without a word the connection is tested: it may have died without one.
 const SILENT_FOR_MAX: Duration = Duration::from_secs(60);
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -72,7 +72,8 @@ impl Hints {
             heads: watch::Sender::new(()),
             checkpoints: watch::Sender::new(()),
         }));
-        let options = session(service, &hints.session_name());
+        // The server ends a session whose process froze: unread hints would pile up for all.
+        let options = session(service, &hints.session_name()).options([("tcp_user_timeout", "60s")]);
         let (listening, telling) = (hints.clone(), hints.clone());
         let (pool, until) = (pool.clone(), shutdown.clone());
         tasks.spawn(async move { until.run_until_cancelled(listening.listen(&options)).await });
@@ -167,7 +168,11 @@ impl Hints {
             Ok::<_, sqlx::Error>(listener)
         })
         .await?;
-        while let Ok(heard) = timeout(SILENT_FOR_MAX, listener.try_recv()).await {
+        loop {
+            let Ok(heard) = timeout(SILENT_FOR_MAX, listener.try_recv()).await else {
+                bounded(sqlx::query("SELECT").execute(&mut listener)).await?;
+                continue;
+            };
             let Some(hint) = heard? else { return Ok(()) };
             let Some((news, process)) = hint.payload().split_once(' ') else { continue };
             let Ok(news) = news.parse::<u8>() else { continue };
@@ -180,6 +185,5 @@ impl Hints {
                 }
             }
         }
-        Ok(())
     }
 }

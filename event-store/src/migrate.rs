@@ -243,7 +243,10 @@ async fn connect(named: &PgConnectOptions) -> Result<PgConnection, Error> {
 
 /// A connection with the owner's rights to a log that is there.
 pub(crate) async fn connect_as_owner(owner: &str, name: &str) -> Result<PgConnection, Error> {
-    let owner = parse_url(owner)?.application_name(name).disable_statement_logging();
+    let owner = parse_url(owner)?
+        .application_name(name)
+        .options([("default_transaction_isolation", r"read\ committed")])
+        .disable_statement_logging();
     let not_owner = || Error::NotOwner { user: owner.get_username().to_owned() };
     if role::is_ours(owner.get_username()) {
         return Err(not_owner());

@@ -32,7 +32,7 @@ use recent::Recent;
 
 const POLL_BUSY: Duration = Duration::from_millis(50);
 /// The shortest time between two looks, however many hints come.
-const POLL_HINTED: Duration = Duration::from_millis(5);
+const POLL_HINTED: Duration = Duration::from_millis(10);
 const POLL_IDLE: Duration = Duration::from_millis(250);
 /// Polls without news until the poll slows down.
 const POLLS_UNTIL_IDLE: u32 = 80;
@@ -148,6 +148,11 @@ impl Heads {
         self.0.news.subscribe()
     }
 
+    /// Whether somebody waits for news: in a process that only takes commands nobody does.
+    fn anybody_reads(&self) -> bool {
+        self.0.news.receiver_count() > 0
+    }
+
     /// Tells readers of what this process committed.
     pub(crate) fn advance(&self, committed: impl IntoIterator<Item = (Partition, Newest)>) {
         self.raise(committed, |_, _| true);
@@ -217,8 +222,11 @@ pub(crate) async fn poll(
         };
         let hinted = async {
             tokio::time::sleep(POLL_HINTED).await;
-            // It ends with the log.
-            let _ = heard.changed().await;
+            match heads.anybody_reads() {
+                // It ends with the log.
+                true => drop(heard.changed().await),
+                false => std::future::pending().await,
+            }
         };
         tokio::select! {
             () = shutdown.cancelled() => return,

@@ -116,6 +116,8 @@ impl Checker {
     ) -> Self {
         let options = session(service, &member.session_name("checker")).options([
             ("statement_timeout", "0"),
+            // It folds streams between two statements.
+            ("idle_in_transaction_session_timeout", SILENT_FOR_MAX),
             ("idle_session_timeout", SILENT_FOR_MAX),
             ("client_connection_check_interval", "10s"),
         ]);
@@ -200,6 +202,11 @@ impl Checker {
         version: Version,
     ) -> Result<bool, Error> {
         if !self.catches_up(connection, version).await? {
+            let version = version.qualifier();
+            tracing::warn!(
+                version,
+                "a version that is to serve does not keep up with the log; it is checked when it does"
+            );
             return Ok(false);
         }
         let begun = Instant::now();

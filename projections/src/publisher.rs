@@ -43,6 +43,8 @@ pub const SHAPE: i32 = 1;
 /// Events that are on their way at once at most.
 const BATCH_EVENTS_MAX: u64 = 1_000;
 const ACK_WITHIN: Duration = Duration::from_secs(5);
+/// How long NATS may take to say what it holds: the stream is read from its end, and asked about each partition.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// How long events may gather at most before the next batch.
 const GATHER_MAX: Duration = Duration::from_millis(10);
 /// How often an idle publisher looks whether its stream is still there.
@@ -72,10 +74,21 @@ pub enum Error {
     Misplaced { expected: u64, found: u64 },
 }
 
+/// Where NATS cannot be reached, its client's queue may be full, and take nothing more: what is asked then has a bound of its
+/// own.
+async fn answered<T>(asked: impl Future<Output = Result<T, stream::Error>>) -> Result<T, stream::Error> {
+    let unreachable = |late| stream::Error::Unreachable(Box::new(late));
+    tokio::time::timeout(ANSWERS_WITHIN, asked).await.unwrap_or_else(|late| Err(unreachable(late)))
+}
+
 impl Error {
     /// Whether a process that has another way to NATS may do better.
     fn is_of_nats(&self) -> bool {
-        !matches!(self, Self::Database(_) | Self::Tail(_) | Self::Overtaken)
+        match self {
+            Self::Database(_) | Self::Tail(_) | Self::Overtaken => false,
+            Self::Stream(error) => error.is_of_nats(),
+            Self::Publish(_) | Self::Send(_) | Self::Misplaced { .. } => true,
+        }
     }
 }
 
@@ -208,13 +221,14 @@ impl Publisher {
             .timeout(ACK_WITHIN)
             .max_ack_inflight(usize::try_from(BATCH_EVENTS_MAX).expect("a small number") * 2)
             .build(self.client.clone());
-        let stream = stream::open(&context, &self.settings).await?;
+        let stream = answered(stream::open(&context, &self.settings)).await?;
         let mut connection = bounded(PgConnection::connect_with(&self.options)).await?;
         let mut news = self.log.heads().news();
         let Some(turn) = share.turn().await else { return Ok(()) };
         let Some(epoch) = turn.epoch(0) else { return Ok(()) };
         let stored = bounded(self.read_checkpoint(&mut connection)).await?;
-        let mut at = stream::resume(&stream, &self.log, &stored.published, stored.stream_sequence)
+        let resumed = stream::resume(&stream, &self.log, &stored.published, stored.stream_sequence);
+        let mut at = answered(resumed)
             .await
             .map(|(published, stream_sequence)| Checkpoint { published, stream_sequence })?;
         bounded(self.store_checkpoint(&mut connection, epoch, &stored, &at)).await?;

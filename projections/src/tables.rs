@@ -137,6 +137,7 @@ impl Owner {
             ("tcp_keepalives_idle", "10"),
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
+            ("default_transaction_isolation", r"read\ committed"),
         ]);
         let mut connection = PgConnection::connect_with(&owner).await?;
         sqlx::query("SELECT pg_advisory_lock($1)").bind(turn).execute(&mut connection).await?;
@@ -166,6 +167,8 @@ impl Owner {
         let pause = |statement| sqlx::query(statement).bind(pause_of(schema.name)).bind(number);
         let pauses = self.size(version).await? >= PAUSES_FROM_BYTES;
         if pauses {
+            // The server ends a session whose process froze, and with it the pause.
+            self.connection.execute("SET idle_session_timeout = '60s'").await?;
             pause("SELECT pg_advisory_lock($1, $2)").execute(&mut self.connection).await?;
         }
         let made = async {
@@ -181,6 +184,7 @@ impl Owner {
         .await;
         if pauses {
             pause("SELECT pg_advisory_unlock($1, $2)").execute(&mut self.connection).await?;
+            self.connection.execute("RESET idle_session_timeout").await?;
         }
         made
     }

@@ -92,8 +92,8 @@ counts AS MATERIALIZED (
     GROUP BY partition ORDER BY partition
 ),
 heads AS MATERIALIZED (
-    SELECT partition, events, base, first_at
-    FROM log.take_heads(ARRAY(SELECT partition FROM counts), ARRAY(SELECT events FROM counts))
+    SELECT h.partition, c.events, h.head AS base, h.next_at AS first_at
+    FROM log.take_heads(ARRAY(SELECT partition FROM counts)) h JOIN counts c ON c.partition = h.partition
 ),
 stored AS (
     INSERT INTO log.events (position, sequence, recorded_at, event_id, partition, tenant_id, aggregate_type,

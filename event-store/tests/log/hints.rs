@@ -39,11 +39,13 @@ async fn who_listens_hears_again_after_a_restart_of_the_connections() {
     let other = test.another_log().await;
     let mut heads = other.hints().heard(Topic::Heads);
     heard(&test.log, &mut heads, "before").await;
-    test.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE datname = current_database() AND application_name LIKE 'rollcall-listen %'",
-    )
-    .await;
+    let sessions = "FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name LIKE 'rollcall-listen %'";
+    let oldest = test.number(&format!("SELECT max(pid)::int8 {sessions}")).await;
+    test.execute(&format!("SELECT pg_terminate_backend(pid) {sessions}")).await;
+    while test.number(&format!("SELECT count(*) {sessions} AND pid <= {oldest}")).await > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     heads.mark_unchanged();
     heard(&test.log, &mut heads, "after").await;
 }

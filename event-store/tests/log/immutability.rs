@@ -79,3 +79,33 @@ async fn the_service_may_do_what_it_needs_and_nothing_else() {
         sqlx::query(sql).execute(&mut service).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn nothing_that_stands_in_public_is_run_with_the_owners_rights() {
+    let test = filled().await;
+    test.execute(
+        "CREATE FUNCTION public.cardinality(integer[]) RETURNS integer LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'planted, and run as %', current_user; END $$;
+         GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC",
+    )
+    .await;
+    let log = test.another_log().await;
+    wish(stream("after"), Expected::Fresh, 1).append(&log).await.unwrap();
+}
+
+#[tokio::test]
+async fn services_work_where_nobody_else_may_run_functions_and_transactions_are_stricter() {
+    let test = filled().await;
+    test.execute(
+        "DO $$ BEGIN
+             EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = %L', current_database(), 'repeatable read');
+         END $$;
+         REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA log FROM PUBLIC",
+    )
+    .await;
+    let log = test.another_log().await;
+    wish(stream("after"), Expected::Fresh, 1).append(&log).await.unwrap();
+    let isolation: String =
+        sqlx::query_scalar("SHOW transaction_isolation").fetch_one(log.pool()).await.unwrap();
+    assert_eq!(isolation, "read committed");
+}

@@ -165,7 +165,7 @@ pub async fn discard(
 
 async fn ask(connection: &mut PgConnection, parked: &[Parked]) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE projections.parked p SET retry_at = clock_timestamp()
+        "UPDATE projections.parked p SET asked = true, retry_at = clock_timestamp()
          FROM unnest($1::text[], $2::int4[], $3::int4[], $4::text[], $5::text[], $6::text[])
               AS q(projection, version, partition, tenant_id, aggregate_type, aggregate_id)
          WHERE p.projection = q.projection AND p.version = q.version AND p.partition = q.partition

@@ -27,6 +27,8 @@ pub(crate) const TABLES: &str = "
         aggregate_id   text COLLATE \"C\" NOT NULL,
         event_type     text COLLATE \"C\" NOT NULL,
         error          text             NOT NULL,
+        -- Somebody asked for it to be tried, and it has not been since.
+        asked          boolean          NOT NULL DEFAULT false,
         PRIMARY KEY (projection, version, partition, tenant_id, aggregate_type, aggregate_id)
     );
     -- Events that an operator had a projection do without, and why. Every version of it does.
@@ -165,7 +167,7 @@ pub(crate) async fn due(
              WHERE projection = $1 AND version = $2 AND partition = ANY ($3) AND retry_at <= clock_timestamp()
              ORDER BY retry_at LIMIT $4)
          UPDATE projections.parked p
-         SET retry_at = clock_timestamp() + least(60 * 2 ^ least(p.tries, 6), 3600) * interval '1 second'
+         SET asked = false, retry_at = clock_timestamp() + least(60 * 2 ^ least(p.tries, 6), 3600) * interval '1 second'
          FROM due d
          WHERE p.projection = $1 AND p.version = $2 AND p.partition = d.partition AND p.tenant_id = d.tenant_id
            AND p.aggregate_type = d.aggregate_type AND p.aggregate_id = d.aggregate_id
@@ -233,8 +235,8 @@ pub(crate) async fn release(
 }
 
 /// The stream is parked at this event: because of an error, or without one where only its turn has not come yet. Who was
-/// tried had been put off by [`due`]; where it is due all the same, somebody asked for it meanwhile, and what was tried may
-/// not have known why: it is due still.
+/// tried had been put off by [`due`]; where somebody asked for it meanwhile, what was tried may not have known why: it is due
+/// still.
 pub(crate) async fn stay(
     connection: &mut PgConnection,
     of: Version,
@@ -246,7 +248,7 @@ pub(crate) async fn stay(
          SET tries = t.tries, position = e.position, sequence = e.sequence, event_id = e.event_id, event_type = e.event_type,
              error = coalesce($8, 'not tried yet: what stood before it was applied a moment ago'),
              tried_at = CASE WHEN $8 IS NULL THEN p.tried_at ELSE clock_timestamp() END,
-             retry_at = CASE WHEN $8 IS NULL THEN clock_timestamp() WHEN p.retry_at <= clock_timestamp() THEN p.retry_at
+             retry_at = CASE WHEN $8 IS NULL THEN clock_timestamp() WHEN p.asked THEN p.retry_at
                         ELSE clock_timestamp() + least(60 * 2 ^ least(t.tries - 1, 6), 3600) * interval '1 second' END
          FROM log.events e
          CROSS JOIN LATERAL (

@@ -19,7 +19,8 @@ use crate::{
 };
 
 /// A row for each user whose first event has been applied: not of those that are parked there, and of those whose first event
-/// was discarded, of the ones alone that have a row from before that. Both are looked up by key, however many users there are.
+/// was discarded, of the ones alone that have a row from before that; nor of those that were erased. All are looked up by key,
+/// however many users there are.
 pub(super) const COUNT: &str =
     "SELECT c.partition, coalesce(r.rows, 0), coalesce(e.streams, 0) - coalesce(o.streams, 0)
      FROM projections.checkpoints c
@@ -37,7 +38,17 @@ pub(super) const COUNT: &str =
                         ON t.projection = $1 AND t.version = $2 AND t.partition = d.partition AND d.position <= t.position
                     WHERE d.projection = $1 AND d.aggregate_type = 'user' AND d.sequence = 1 AND NOT EXISTS (
                         SELECT FROM {schema}.users u
-                        WHERE u.tenant_id = d.tenant_id AND u.user_id = d.aggregate_id OFFSET 0)) w
+                        WHERE u.tenant_id = d.tenant_id AND u.user_id = d.aggregate_id OFFSET 0)
+                    UNION
+                    SELECT f.partition, v.tenant_id, v.aggregate_id FROM vault.tombstones v
+                    CROSS JOIN LATERAL (
+                        SELECT l.partition FROM projections.checkpoints t
+                        JOIN log.events l ON l.partition = t.partition AND l.tenant_id = v.tenant_id
+                            AND l.aggregate_type = 'user' AND l.aggregate_id = v.aggregate_id AND l.sequence = 1
+                        WHERE t.projection = $1 AND t.version = $2 AND l.position <= t.position LIMIT 1) f
+                    WHERE v.aggregate_type = 'user' AND NOT EXISTS (
+                        SELECT FROM {schema}.users u
+                        WHERE u.tenant_id = v.tenant_id AND u.user_id = v.aggregate_id OFFSET 0)) w
                 GROUP BY 1) o USING (partition)
      WHERE c.projection = $1 AND c.version = $2";
 

@@ -71,6 +71,21 @@ pub enum Error {
     Log(#[source] sqlx::Error),
 }
 
+impl Error {
+    /// Whether a process that has another way to NATS, or is set otherwise, may do better.
+    pub(super) fn is_of_nats(&self) -> bool {
+        match self {
+            Self::Ahead { .. } | Self::Diverged { .. } | Self::Log(_) => false,
+            Self::Unreachable(_)
+            | Self::NoJetStream
+            | Self::Stream(_)
+            | Self::Settings(_)
+            | Self::Foreign { .. }
+            | Self::Moved { .. } => true,
+        }
+    }
+}
+
 /// Whether the server can hold the stream. Asked of the API itself, because what it answers differs between versions
 /// more than a typed client bears.
 ///

@@ -314,6 +314,9 @@ async fn an_erased_user_differs_only_once_all_of_its_events_are_applied() {
     project(&test).await;
     assert_eq!(audited::<Profiles>(&test, &test.log, PROFILES).await, []);
     assert_eq!(test.number("SELECT count(*) FROM profiles_1.users").await, 1);
+    let mut service = test.provisioned.service.connect().await.unwrap();
+    let counted = drift::count(&Profiles::of(&test.log, PROFILES), &mut service, PROFILES).await.unwrap();
+    assert!(counted.iter().all(|of| of.rows == of.expected), "no row is missed: {counted:?}");
     test.execute("INSERT INTO profiles_1.users SELECT * FROM kept").await;
     let found = audited::<Profiles>(&test, &test.log, PROFILES).await;
     assert_eq!(by_id(&found), expected(&[("user-0", &["surplus"])]));
