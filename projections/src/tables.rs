@@ -3,6 +3,7 @@
 
 use rollcall_event_store::{bounded, session};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row, postgres::PgConnectOptions};
+use tokio::time::{Duration, sleep};
 
 use crate::{
     audit, parking, profiles, publisher,
@@ -86,6 +87,9 @@ pub fn turn_of(projection: &str) -> i64 {
     projection.bytes().fold(TURN, |turn, byte| turn.rotate_left(7) ^ i64::from(byte))
 }
 
+/// How often who waits for its turn asks again. A statement that waited for it would hold a snapshot all the while.
+const TURN_ASKED_EVERY: Duration = Duration::from_millis(100);
+
 /// The owner of the read models, at work on them; others wait for their turn.
 pub struct Owner {
     connection: PgConnection,
@@ -94,6 +98,8 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// `waits` is called where somebody else has the turn, once.
+    ///
     /// # Errors
     /// Where the database cannot be reached.
     pub async fn connect(
@@ -101,9 +107,20 @@ impl Owner {
         service_role: &str,
         partitions: u16,
         turn: i64,
+        waits: impl FnOnce(),
     ) -> Result<Self, sqlx::Error> {
         let mut connection = PgConnection::connect_with(&owner.clone().disable_statement_logging()).await?;
-        sqlx::query("SELECT pg_advisory_lock($1)").bind(turn).execute(&mut connection).await?;
+        let mut waits = Some(waits);
+        while !sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
+            .bind(turn)
+            .fetch_one(&mut connection)
+            .await?
+        {
+            if let Some(waits) = waits.take() {
+                waits();
+            }
+            sleep(TURN_ASKED_EVERY).await;
+        }
         connection.execute("SET client_min_messages = warning").await?;
         Ok(Self { connection, service_role: service_role.to_owned(), partitions })
     }
@@ -167,7 +184,7 @@ pub async fn migrate(
     service_role: &str,
     partitions: u16,
 ) -> Result<(), sqlx::Error> {
-    let mut owner = Owner::connect(owner, service_role, partitions, TURN).await?;
+    let mut owner = Owner::connect(owner, service_role, partitions, TURN, || {}).await?;
     let mut transaction = owner.connection.begin().await?;
     transaction.execute(TABLES).await?;
     transaction.execute(parking::table::TABLES).await?;
