@@ -27,7 +27,7 @@ pub use stream::{Error as StreamError, Newest, Settings, check, compare, held};
 use self::message::Message;
 use crate::{
     checkpoint,
-    leases::{Epoch, Share},
+    leases::{Epoch, Share, Trouble},
     progress::Progress,
     projector::chain,
     schema::Version,
@@ -45,6 +45,10 @@ const GATHER_MAX: Duration = Duration::from_millis(10);
 /// How often an idle publisher looks whether its stream is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Its only unit: all partitions.
+const UNIT: u16 = 0;
+/// Characters of an error that are told beside the lease.
+const TOLD_MAX: usize = 1_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -86,6 +90,7 @@ pub struct Publisher {
     settings: Settings,
     progress: Progress,
     status: watch::Sender<Status>,
+    trouble: Trouble,
 }
 
 /// Where publishing stands.
@@ -111,7 +116,8 @@ impl Publisher {
             metrics::counter!(name).increment(0);
         }
         metrics::gauge!("rollcall_publisher_publishing").set(0.0);
-        Self { version, log, options, client, settings, progress, status }
+        let trouble = share.trouble();
+        Self { version, log, options, client, settings, progress, status, trouble }
     }
 
     /// Works until the shutdown.
@@ -119,6 +125,7 @@ impl Publisher {
         loop {
             if !share.holds() {
                 metrics::gauge!("rollcall_publisher_publishing").set(0.0);
+                self.trouble.over(UNIT);
                 self.status.send_replace(Status::StandingBy);
                 tokio::select! {
                     () = shutdown.cancelled() => return,
@@ -139,6 +146,7 @@ impl Publisher {
                 Err(error) => error,
             };
             let text = chain(&error);
+            self.trouble.is(UNIT, text.chars().take(TOLD_MAX).collect());
             let failing = Status::Failing(text.clone());
             if self.status.send_replace(failing.clone()) != failing {
                 tracing::warn!(error = %text, "publishing failed; trying again, nothing is lost");
@@ -169,6 +177,7 @@ impl Publisher {
             .map(|(published, stream_sequence)| Checkpoint { published, stream_sequence })?;
         bounded(self.store_checkpoint(&mut connection, epoch, &stored, &at)).await?;
         drop(turn);
+        self.trouble.over(UNIT);
         self.status.send_replace(Status::Publishing);
         metrics::gauge!("rollcall_publisher_publishing").set(1.0);
         loop {

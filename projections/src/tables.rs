@@ -63,6 +63,8 @@ const TABLES: &str = "
         epoch      bigint      NOT NULL DEFAULT 0,
         holder     uuid,
         taken_at   timestamptz,
+        -- What keeps its holder from going on; no personal data.
+        trouble    text,
         PRIMARY KEY (projection, version, unit)
     );
     -- The processes that share the work, and when each was last heard of.

@@ -66,11 +66,14 @@ async fn the_status_is_one_screen_or_one_object_with_or_without_anybody_at_work(
     assert!(status["publisher"]["process"].as_str().unwrap().ends_with(&process), "{status}");
     assert_eq!(status["members"].as_array().unwrap().len(), 1);
     assert_eq!(of(&status, "profiles")["state"], "serving");
+    let instants = [&status["at"], &status["leases"][0]["taken_at"], &status["members"][0]["heard_at"]];
+    assert!(instants.iter().all(|at| at.as_str().unwrap().ends_with('Z')), "{instants:?}");
     let heads: Vec<&Value> = status["partitions"].as_array().unwrap().iter().map(|of| &of["head"]).collect();
     assert_eq!(of(&status, "profiles")["positions"].as_array().unwrap().iter().collect::<Vec<_>>(), heads);
     let (success, screen, _) = run(&site, &["status"]);
     assert!(success);
-    for told in ["profiles_1", "serving", "publishing", &process, "(16)", "alive", "PARTITION"] {
+    let held = "audit_1 (16), profiles_1 (16), publisher";
+    for told in ["profiles_1", "serving", "publishing", &process, held, "alive", "PARTITION"] {
         assert!(screen.contains(told), "{told} is not in\n{screen}");
     }
     assert!(
@@ -192,5 +195,73 @@ async fn drift_is_found_told_and_repaired() {
     assert!(success, "{said}");
     alarm(0).await;
     drop((commands, projector));
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn what_stands_still_is_told_wherever_one_looks() {
+    let site = Site::migrated().await;
+    let commands = site.start(&["command-api"], &[]);
+    let projector = site.start(&["projector", "profiles", "audit"], &[]);
+    let mut publisher = site.start(&["projector", "publisher"], &[("NATS_URL", "nats://127.0.0.1:1")]);
+    let write = Client::new(&commands.ready.http, "acme");
+    let mut owner = owner(&site).await;
+    sqlx::raw_sql("ALTER TABLE audit_1.entries RENAME TO elsewhere").execute(&mut owner).await.unwrap();
+    write.create("ada@example.com").await.expect(201);
+    let json_of = || -> Value { serde_json::from_str(&run(&site, &["status", "--json"]).1).unwrap() };
+    let status = eventually("both are told", async || {
+        let status = json_of();
+        let stopped = of(&status, "audit")["stopped_partitions"].as_array().unwrap().len();
+        (stopped == 1 && status["publisher"]["trouble"].is_string()).then_some(status)
+    })
+    .await;
+    assert_eq!((&status["halt"], &of(&status, "profiles")["stopped_partitions"]), (&Value::Null, &json!([])));
+    let (_, screen, _) = run(&site, &["status"]);
+    for told in ["serving, 1 STOPPED", "STOPPED: the database failed: SQLSTATE 42P01", "publisher FAILING: "]
+    {
+        assert!(screen.contains(told), "{told} is not in\n{screen}");
+    }
+    assert!(!screen.contains("publishing"), "{screen}");
+    // Of a process that has met neither.
+    let detailed = Client::new(&commands.ready.http, "acme").get("/health/detailed").await.expect(200).json();
+    assert_eq!(
+        (&detailed["status"], &detailed["checks"]["work"]["status"]),
+        (&json!("degraded"), &json!("stopped")),
+        "{detailed}"
+    );
+    let (well, said, _) = run(&site, &["doctor"]);
+    assert!(!well && said.contains("FAIL  work") && said.contains("42P01"), "{said}");
+
+    sqlx::raw_sql("ALTER TABLE audit_1.elsewhere RENAME TO entries").execute(&mut owner).await.unwrap();
+    assert!(publisher.stop().0.success());
+    eventually("nothing stands still", async || {
+        let status = json_of();
+        let goes_on = of(&status, "audit")["stopped_partitions"] == json!([]);
+        (goes_on && status["publisher"]["trouble"].is_null()).then_some(())
+    })
+    .await;
+    let halt = "INSERT INTO log.halt (found_by, why) VALUES ('a test', 'the log was restored')";
+    sqlx::raw_sql(halt).execute(&mut owner).await.unwrap();
+    assert_eq!(json_of()["halt"]["found_by"], "a test");
+    let (_, screen, _) = run(&site, &["status"]);
+    let told = "log HALTED, no commands are taken: the log was restored (found by a test, ";
+    assert!(screen.contains(told), "{screen}");
+    drop((commands, projector));
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn who_watches_into_a_file_gets_no_escape_codes() {
+    let site = Site::migrated().await;
+    let mut watch = site.command(&["status", "--watch"]);
+    let mut watch = watch.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(watch.stdout.take().unwrap());
+    let mut text = String::new();
+    while text.matches("NO PROCESS").count() < 2 {
+        assert!(std::io::BufRead::read_line(&mut said, &mut text).unwrap() > 0);
+    }
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert!(!text.contains('\x1b'), "{text:?}");
     site.stop().await;
 }
