@@ -149,7 +149,7 @@ impl Publisher {
             self.trouble.is(UNIT, text.chars().take(TOLD_MAX).collect());
             let failing = Status::Failing(text.clone());
             if self.status.send_replace(failing.clone()) != failing {
-                tracing::warn!(error = %text, "publishing failed; trying again, nothing is lost");
+                tracing::warn!(error = %text, "publishing failed; trying again");
             }
             metrics::counter!("rollcall_publisher_failures_total").increment(1);
             metrics::gauge!("rollcall_publisher_publishing").set(0.0);

@@ -121,6 +121,8 @@ impl Health {
             Status::Starting => {
                 json!({"status": "down", "detail": "not reached yet; events will be published later"})
             }
+            // Of a log that was restored it is for an operator to say what will be.
+            Status::Failing(why) if self.0.log.halt().is_some() => json!({"status": "down", "detail": why}),
             Status::Failing(why) => {
                 json!({"status": "down", "detail": format!("{why}; events will be published later")})
             }
@@ -130,7 +132,7 @@ impl Health {
     /// None where commands are taken.
     fn log(&self) -> Option<Value> {
         let halt = self.0.log.halt()?;
-        Some(json!({"status": "halted", "detail": format!("no commands are taken: {halt}")}))
+        Some(json!({"status": "halted", "detail": format!("no commands are taken: {halt}; {}", halt.mend())}))
     }
 
     /// None where no keys are missing, or where none are needed.
