@@ -22,8 +22,7 @@ pub struct Options {
 
 /// Shows what it found, asks, and adopts.
 pub async fn run(settings: Settings, yes: bool) -> anyhow::Result<()> {
-    let url =
-        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+    let url = settings.database.named()?;
     let found = adopt::find(url.expose()).await?;
     print!("{}", describe(&found));
     match &settings.nats_url {

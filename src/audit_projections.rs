@@ -81,8 +81,7 @@ impl Options {
 /// # Errors
 /// Where something differs and was not repaired, or the database cannot be read.
 pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
-    let url =
-        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+    let url = settings.database.named()?;
     let provisioned = attach(url.expose(), &KeyFile::named(&settings)?).await?;
     let log = Log::open(&provisioned, LogOptions { expires_records: false, ..LogOptions::default() }).await?;
     // Rows are counted in one statement.

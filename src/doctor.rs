@@ -32,7 +32,9 @@ const FILES_BESIDE: u64 = 256;
 /// Where a check fails.
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
-    let settings = Settings::read(&config)?;
+    let mut settings = Settings::read(&config)?;
+    // Where none runs, what it needs to start is looked at.
+    settings.find_up()?;
     let mut report = Report::default();
     report.ok("configuration", format!("{} keys", config.keys().count()));
     for warning in &config.warnings {

@@ -19,7 +19,7 @@ use sqlx::{
 };
 
 use crate::{
-    config::{Config, Flags, Settings},
+    config::{self, Config, Flags},
     master_key::KeyFile,
     process,
 };
@@ -193,9 +193,8 @@ impl One {
 }
 
 async fn connect(flags: &Flags) -> anyhow::Result<PgConnection> {
-    let settings = Settings::read(&Config::load(flags)?)?;
-    let url =
-        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+    let settings = config::on_servers(&Config::load(flags)?)?;
+    let url = settings.database.named()?;
     let provisioned = attach(url.expose(), &KeyFile::named(&settings)?).await?;
     tables::check(&provisioned.service).await?;
     let options = session(&provisioned.service, "rollcall-parked");

@@ -100,8 +100,7 @@ pub async fn run(settings: Settings, name: ReadModel, wish: Wish) -> anyhow::Res
 }
 
 async fn of<P: Projection>(settings: &Settings, wish: Wish) -> anyhow::Result<()> {
-    let url =
-        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+    let url = settings.database.named()?;
     migrate::check_owner(url.expose()).await?;
     let key = KeyFile::named(settings)?;
     let provisioned = attach(url.expose(), &key).await?;

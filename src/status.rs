@@ -54,8 +54,7 @@ impl Options {
 /// # Errors
 /// Where the database cannot be read; while it is watched, only at the first look.
 pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
-    let url =
-        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+    let url = settings.database.named()?;
     let provisioned = attach(url.expose(), &KeyFile::named(&settings)?).await?;
     let options = session(&provisioned.service, "rollcall-status");
     let mut connection = None;

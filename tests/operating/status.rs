@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
 use crate::{
-    rollcall::{Client, eventually},
+    rollcall::{Client, Rollcall, Setup, data_directory, eventually},
     site::{Site, text},
 };
 
@@ -264,4 +264,37 @@ async fn who_watches_into_a_file_gets_no_escape_codes() {
     watch.wait().unwrap();
     assert!(!text.contains('\x1b'), "{text:?}");
     site.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_knows_the_data_directory_of_an_up_can_ask_how_it_is() {
+    let directory = data_directory();
+    let mut up = Rollcall::start(Setup { directory: Some(directory.path().to_owned()), ..Setup::default() });
+    let data = directory.path().join("data").display().to_string();
+    let ask = |command: &[&str]| {
+        let mut ask = std::process::Command::new(env!("CARGO_BIN_EXE_rollcall"));
+        let Output { status, stdout, stderr } =
+            ask.args(command).args(["--data-dir", &data]).output().unwrap();
+        (status.success(), text(stdout) + &text(stderr))
+    };
+    let publishing = eventually("it publishes", async || {
+        let (well, said) = ask(&["status"]);
+        assert!(well, "{said}");
+        said.contains("publishing").then_some(said)
+    })
+    .await;
+    assert!(publishing.contains("profiles_1"), "{publishing}");
+    let commands: [(&[&str], &str); 4] = [
+        (&["parked", "list"], "nothing is parked"),
+        (&["rebuild", "audit"], "audit_2 serves"),
+        (&["audit-projections"], "0 differ"),
+        (&["adopt-restored", "--yes"], "adopted"),
+    ];
+    for (command, told) in commands {
+        let (well, said) = ask(command);
+        assert!(well && said.contains(told), "{command:?}: {said}");
+    }
+    up.wait();
+    let (well, said) = ask(&["status"]);
+    assert!(!well && said.contains("no \"rollcall up\" with servers of its own runs in"), "{said}");
 }
