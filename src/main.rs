@@ -17,6 +17,7 @@ mod serve;
 mod service;
 mod status;
 mod telemetry;
+mod text;
 mod up;
 
 use std::process::ExitCode;
