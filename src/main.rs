@@ -95,7 +95,8 @@ fn main() -> ExitCode {
         Role::Up(options) => run(&options.flags, |settings| up::run(settings, options.ready_file)),
         Role::Migrate(flags) => run_on(&flags, migrate::run),
         Role::AdoptRestored(options) => {
-            run_on(&options.flags, |settings| adopt_restored::run(settings, options.yes))
+            let wish = options.wish();
+            run_on(&options.flags, |settings| adopt_restored::run(settings, wish))
         }
         Role::CommandApi(options) => serve(serve::Role::CommandApi, options),
         Role::QueryApi(options) => serve(serve::Role::QueryApi, options),

@@ -149,6 +149,8 @@ async fn drift_is_found_told_and_repaired() {
         let (success, said, errors) = run(&site, how);
         assert!(success && said.contains("0 differ"), "{said}{errors}");
     }
+    let (_, said, _) = run(&site, &["audit-projections", "profiles", "--sample", "1"]);
+    assert!(said.contains("profiles_1: 1 stream folded anew, 4 rows counted"), "{said}");
 
     let mut owner = owner(&site).await;
     for damage in [
@@ -180,8 +182,12 @@ async fn drift_is_found_told_and_repaired() {
     for line in [format!("user {}: status\n", ids[0]), format!("user {}: missing\n", ids[1])] {
         assert!(said.contains(&line), "{line} is not in {said}");
     }
-    let (success, said, _) = run(&site, &["audit-projections", "profiles", "--sample", "1"]);
+    let (success, said, errors) = run(&site, &["audit-projections", "profiles", "--sample", "1"]);
     assert!(!success && said.contains("should have"), "rows are counted, too: {said}");
+    assert!(
+        said.contains("1 partition miscounted") && errors.contains("rows in 1 partition: --all finds"),
+        "{errors}"
+    );
     let (success, said, errors) = run(&site, &["audit-projections", "--all", "--repair", "--json"]);
     assert!(success, "{said}{errors}");
     let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -288,7 +294,7 @@ async fn whoever_knows_the_data_directory_of_an_up_can_ask_how_it_is() {
         (&["parked", "list"], "nothing is parked"),
         (&["rebuild", "audit"], "audit_2 serves"),
         (&["audit-projections"], "0 differ"),
-        (&["adopt-restored", "--yes"], "adopted"),
+        (&["adopt-restored", "--yes", "--force"], "adopted"),
     ];
     for (command, told) in commands {
         let (well, said) = ask(command);
