@@ -10,6 +10,8 @@ use tokio::time::timeout;
 
 /// How long a start waits for a NATS server that somebody named.
 const CHECK_WITHIN: Duration = Duration::from_secs(3);
+/// How long to wait before another attempt at most: a server that is back is published to soon.
+const RECONNECTS_AFTER_MAX: Duration = Duration::from_secs(1);
 
 /// Connects in the background. A server that was named and can be reached must have JetStream; one that cannot be
 /// reached is published to later.
@@ -17,6 +19,7 @@ pub async fn connect(url: &str, named: bool) -> anyhow::Result<Client> {
     let (options, servers) = options(url)?;
     let client = options
         .retry_on_initial_connect()
+        .reconnect_delay_callback(reconnects_after)
         .event_callback(|event| async move {
             match event {
                 Event::Disconnected => tracing::warn!("NATS is away; events will be published later"),
@@ -37,6 +40,15 @@ pub async fn connect(url: &str, named: bool) -> anyhow::Result<Client> {
         }
     }
     Ok(client)
+}
+
+/// At once, and then with pauses that double.
+fn reconnects_after(attempts: usize) -> Duration {
+    let doubled = 1_u32.checked_shl(u32::try_from(attempts).unwrap_or(u32::MAX)).unwrap_or(u32::MAX);
+    match attempts {
+        0 | 1 => Duration::ZERO,
+        _ => Duration::from_millis(doubled.into()).min(RECONNECTS_AFTER_MAX),
+    }
 }
 
 /// Connects, if there is a server to connect to, and looks whether it holds what the log does not have; the log is halted

@@ -18,6 +18,7 @@ use rollcall_event_store::{
 };
 use rollcall_projections::{
     audit::Audit,
+    checker::{self, Found},
     drift,
     leases::{Member, Units},
     profiles::Profiles,
@@ -36,8 +37,6 @@ use crate::{
     master_key::KeyFile,
 };
 
-/// Streams that are folded anew and compared before a version serves.
-const SAMPLE: usize = 1_000;
 /// Events by which the new version may be behind when its indexes are made.
 const NEAR: u64 = 2_000;
 /// Projectors that fill a version in this process at most.
@@ -306,46 +305,15 @@ async fn check<P: Projection>(
     connection: &mut PgConnection,
     version: Version,
 ) -> anyhow::Result<()> {
-    let projection = P::of(log, version);
-    let counted = drift::count(&projection, connection, version).await?;
-    let parked = drift::parked_partitions(connection, version).await?;
-    if !parked.is_empty() {
-        println!(
-            "{}: in {} partitions streams are parked, and rows are not counted (rollcall parked list)",
-            version.qualifier(),
-            parked.len()
-        );
-    }
-    let mut countable = counted.iter().filter(|counted| !parked.contains(&counted.partition));
-    if let Some(wrong) = countable.find(|counted| counted.rows != counted.expected) {
+    let found = checker::check::<P>(log, connection, version).await?;
+    let version = version.qualifier();
+    if !matches!(found, Found::Alike { .. }) {
         bail!(
-            "{} is not what the log says: partition {} has {} rows and should have {}; it does not serve. Drop it with \
-             --drop-old and look into the log of the projectors",
-            version.qualifier(),
-            wrong.partition,
-            wrong.rows,
-            wrong.expected
+            "{version} is not what the log says: {found}; it does not serve. Drop it with --drop-old and look into the log \
+             of the projectors"
         );
     }
-    let sample = drift::sample(connection, version, SAMPLE).await?;
-    let found = drift::compare(log, &projection, connection, version, &sample).await?;
-    if let Some(drift) = found.first() {
-        bail!(
-            "{} is not what the log says: {} of {} streams that were folded anew differ, the first one {} in {}; it does \
-             not serve",
-            version.qualifier(),
-            found.len(),
-            sample.len(),
-            drift.stream.aggregate_id,
-            drift.fields.join(", ")
-        );
-    }
-    let rows: u64 = counted.iter().map(|counted| counted.rows).sum();
-    println!(
-        "{}: {rows} rows as counted in the log; {} streams folded anew are alike",
-        version.qualifier(),
-        sample.len()
-    );
+    println!("{version}: {found}");
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use rollcall_event_store::{Log, append, migrate::Provisioned, spawn_vital};
 use rollcall_projections::{
     audit::{self, Audit},
     auditor::{self, Auditor},
+    checker::Checker,
     leases::{Member, Units},
     profiles::{self, Profiles},
     progress::{Follower, Registry},
@@ -241,9 +242,13 @@ struct Background {
 }
 
 impl Background {
-    /// Projects every version of a read model that this process gets a share in, and audits the one that serves.
+    /// Projects every version of a read model that this process gets a share in, checks the one that is to serve and audits
+    /// the one that does.
     fn project<P: Projection>(&mut self) {
         let serving = self.registry.serving(P::SCHEMA.name).expect("what is projected is followed");
+        let checker = Checker::new(self.log.clone(), &self.service, &self.member, serving.clone());
+        let checks = checker.run::<P>(self.shutdown.clone());
+        spawn_vital(&self.tasks, self.log.failed(), "check", checks);
         let auditor = Auditor::new(self.log.clone(), serving, auditor::Options::default());
         let audits = auditor.run::<P>(self.shutdown.clone());
         spawn_vital(&self.tasks, self.log.failed(), "audit", audits);

@@ -23,6 +23,7 @@ use crate::{
     Partition, Position, StreamId,
     claims::ClaimChange,
     commands::Record,
+    hints::Hints,
     keys::{DataKey, Digest, Keys, WrappedKey},
     spawn_vital,
     tail::{Heads, recent::Recent},
@@ -192,6 +193,7 @@ impl Handle {
 pub(crate) struct Stored {
     pub keys: Keys,
     pub heads: Heads,
+    pub hints: Hints,
     pub recent: Arc<Recent>,
 }
 

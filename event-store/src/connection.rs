@@ -3,7 +3,12 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgConnectOptions};
+use sqlx::{
+    Connection, PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What every session of a service sets: a process that froze must not hold anything for long, and statements do not stand
@@ -46,9 +51,38 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// # Errors
 /// Those of the work, and an IO error of kind `TimedOut`.
 pub async fn bounded<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    tokio::time::timeout(ANSWER_WITHIN, work)
+    timeout(ANSWER_WITHIN, work)
         .await
         .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into()))
+}
+
+/// How long a connection may wait for its next loan before it is tested. Where there is much to read none waits so long, and
+/// nobody pays for a test.
+const WAITS_UNTESTED_FOR: Duration = Duration::from_millis(250);
+/// How long a connection may take to answer a test.
+const TESTED_WITHIN: Duration = Duration::from_secs(1);
+/// How long a loan may be waited for.
+const LENT_WITHIN: Duration = Duration::from_secs(5);
+
+/// A pool that lends what is alive: a connection that has waited for a while is tested first, and where it does not answer
+/// soon, another one is made, so that who borrows waits a second for it and meets no error.
+pub(crate) async fn pool(
+    service: &PgConnectOptions,
+    name: &str,
+    connections_max: u32,
+) -> Result<PgPool, sqlx::Error> {
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(LENT_WITHIN)
+        .test_before_acquire(false)
+        .before_acquire(|connection, known| {
+            Box::pin(async move {
+                Ok(known.idle_for < WAITS_UNTESTED_FOR
+                    || timeout(TESTED_WITHIN, connection.ping()).await.is_ok_and(|answer| answer.is_ok()))
+            })
+        })
+        .connect_with(session(service, name))
+        .await
 }
 
 /// A connection of a pool, on loan. Unless the loan ends with [`done`](Self::done), the connection is closed and not given
@@ -68,6 +102,9 @@ impl Borrowed {
 
     pub fn done(mut self) {
         self.done = true;
+        // The pool tests what it gets back, without end where nothing answers; its place would be taken for as long.
+        let back = self.connection.return_to_pool();
+        tokio::spawn(async move { timeout(TESTED_WITHIN, back).await });
     }
 }
 

@@ -141,75 +141,90 @@ impl Keys {
         self.0.cache.insert(subject.clone(), key.clone());
     }
 
-    pub(crate) fn unwrap(&self, subject: &StreamId, wrapped: &[u8]) -> Result<DataKey, Error> {
-        let key = DataKey::unwrap(&self.0.master, subject, wrapped)?;
-        self.remember(subject, &key);
-        Ok(key)
-    }
-
     /// Data keys in the cache, once those are gone that have lived their time.
     pub(crate) fn cached(&self) -> u64 {
         self.0.cache.run_pending_tasks();
         self.0.cache.entry_count()
     }
 
-    /// The keys of many subjects: from the cache, the rest in one statement.
+    /// The keys of many subjects, in their order: from the cache, the rest in one statement. What is read is remembered.
     ///
     /// # Errors
     /// [`Error::Missing`] where a key is not there and its subject was never erased.
-    pub async fn of_subjects<'a>(
+    pub async fn of_subjects(
         &self,
         connection: &mut PgConnection,
-        subjects: impl IntoIterator<Item = &'a StreamId>,
-    ) -> Result<HashMap<StreamId, SubjectKey>, Error> {
-        let mut keys = HashMap::new();
-        let mut unknown: Vec<&StreamId> = Vec::new();
-        for subject in subjects {
-            if keys.contains_key(subject) {
-                continue;
-            }
-            match self.0.cache.get(subject) {
-                Some(key) => {
-                    keys.insert(subject.clone(), SubjectKey::Alive(key));
-                }
-                None => unknown.push(subject),
-            }
-        }
-        metrics::counter!(HITS).increment(keys.len() as u64);
-        unknown.sort_unstable();
-        unknown.dedup();
-        metrics::counter!(MISSES).increment(unknown.len() as u64);
-        self.read(connection, &unknown, &mut keys).await?;
-        Ok(keys)
+        subjects: &[&StreamId],
+    ) -> Result<Vec<SubjectKey>, Error> {
+        self.find(connection, subjects, Source::Remembering).await
     }
 
-    /// The keys of many subjects as the vault has them in the snapshot of the connection's transaction, whatever is in the
-    /// cache: for who compares what belongs together.
+    /// The same for who passes through the log, and meets most subjects once: what is read is not remembered, because a
+    /// rebuild would push out of the cache what readers come back for.
     ///
     /// # Errors
     /// As [`of_subjects`](Self::of_subjects).
-    pub async fn in_vault<'a>(
+    pub async fn of_passing(
         &self,
         connection: &mut PgConnection,
-        subjects: impl IntoIterator<Item = &'a StreamId>,
-    ) -> Result<HashMap<StreamId, SubjectKey>, Error> {
-        let subjects: Vec<&StreamId> = subjects.into_iter().collect();
-        let mut keys = HashMap::new();
-        self.read(connection, &subjects, &mut keys).await?;
-        Ok(keys)
+        subjects: &[&StreamId],
+    ) -> Result<Vec<SubjectKey>, Error> {
+        self.find(connection, subjects, Source::Passing).await
+    }
+
+    /// The same as the vault has them in the snapshot of the connection's transaction, whatever is in the cache: for who
+    /// compares what belongs together.
+    ///
+    /// # Errors
+    /// As [`of_subjects`](Self::of_subjects).
+    pub async fn in_vault(
+        &self,
+        connection: &mut PgConnection,
+        subjects: &[&StreamId],
+    ) -> Result<Vec<SubjectKey>, Error> {
+        self.find(connection, subjects, Source::Vault).await
+    }
+
+    async fn find(
+        &self,
+        connection: &mut PgConnection,
+        subjects: &[&StreamId],
+        source: Source,
+    ) -> Result<Vec<SubjectKey>, Error> {
+        let cached = |subject: &&StreamId| match source {
+            Source::Vault => None,
+            Source::Remembering | Source::Passing => self.0.cache.get(*subject).map(SubjectKey::Alive),
+        };
+        let found: Vec<Option<SubjectKey>> = subjects.iter().map(cached).collect();
+        // Each unknown subject once.
+        let mut unknown: Vec<&StreamId> = Vec::new();
+        let mut places: HashMap<&StreamId, usize> = HashMap::new();
+        for (subject, _) in subjects.iter().zip(&found).filter(|(_, found)| found.is_none()) {
+            places.entry(subject).or_insert_with(|| {
+                unknown.push(subject);
+                unknown.len() - 1
+            });
+        }
+        if source != Source::Vault {
+            metrics::counter!(MISSES).increment(unknown.len() as u64);
+            metrics::counter!(HITS).increment(found.iter().flatten().count() as u64);
+        }
+        let read = self.read(connection, &unknown, source == Source::Remembering).await?;
+        let keys = subjects.iter().zip(found);
+        Ok(keys.map(|(subject, found)| found.unwrap_or_else(|| read[places[subject]].clone())).collect())
     }
 
     async fn read(
         &self,
         connection: &mut PgConnection,
-        unknown: &[&StreamId],
-        keys: &mut HashMap<StreamId, SubjectKey>,
-    ) -> Result<(), Error> {
-        if unknown.is_empty() {
-            return Ok(());
+        subjects: &[&StreamId],
+        remember: bool,
+    ) -> Result<Vec<SubjectKey>, Error> {
+        if subjects.is_empty() {
+            return Ok(Vec::new());
         }
         let rows = sqlx::query(
-            "SELECT q.ordinal, k.wrapped, t.erased_at IS NOT NULL AS erased
+            "SELECT k.wrapped, t.erased_at IS NOT NULL AS erased
              FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY
                   AS q(tenant_id, aggregate_type, aggregate_id, ordinal)
              LEFT JOIN LATERAL (SELECT d.wrapped FROM vault.data_keys d
@@ -217,36 +232,42 @@ impl Keys {
                     AND d.aggregate_type = q.aggregate_type LIMIT 1) k ON true
              LEFT JOIN LATERAL (SELECT e.erased_at FROM vault.tombstones e
                   WHERE e.aggregate_id = q.aggregate_id AND e.tenant_id = q.tenant_id
-                    AND e.aggregate_type = q.aggregate_type LIMIT 1) t ON true",
+                    AND e.aggregate_type = q.aggregate_type LIMIT 1) t ON true
+             ORDER BY q.ordinal",
         )
-        .bind(unknown.iter().map(|s| &*s.tenant).collect::<Vec<_>>())
-        .bind(unknown.iter().map(|s| &*s.aggregate_type).collect::<Vec<_>>())
-        .bind(unknown.iter().map(|s| &*s.aggregate_id).collect::<Vec<_>>())
+        .bind(subjects.iter().map(|s| &*s.tenant).collect::<Vec<_>>())
+        .bind(subjects.iter().map(|s| &*s.aggregate_type).collect::<Vec<_>>())
+        .bind(subjects.iter().map(|s| &*s.aggregate_id).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-        for row in rows {
-            let ordinal: i64 = row.try_get(0)?;
-            let subject = unknown[usize::try_from(ordinal - 1).expect("ordinals count from 1")];
-            let wrapped: Option<Vec<u8>> = row.try_get(1)?;
-            let key = self.judge(subject, wrapped.as_deref(), row.try_get(2)?)?;
-            keys.insert(subject.clone(), key);
-        }
-        Ok(())
+        let keys = subjects.iter().zip(rows).map(|(subject, row)| {
+            let key = self.judge(subject, row.try_get(0)?, row.try_get(1)?)?;
+            if let (true, SubjectKey::Alive(key)) = (remember, &key) {
+                self.remember(subject, key);
+            }
+            Ok(key)
+        });
+        keys.collect()
     }
 
     /// A subject's key from what its rows say.
-    pub(crate) fn judge(
-        &self,
-        subject: &StreamId,
-        wrapped: Option<&[u8]>,
-        erased: bool,
-    ) -> Result<SubjectKey, Error> {
+    fn judge(&self, subject: &StreamId, wrapped: Option<&[u8]>, erased: bool) -> Result<SubjectKey, Error> {
         match (wrapped, erased) {
             (_, true) => Ok(SubjectKey::Erased),
-            (Some(wrapped), false) => Ok(SubjectKey::Alive(self.unwrap(subject, wrapped)?)),
+            (Some(wrapped), false) => {
+                Ok(SubjectKey::Alive(DataKey::unwrap(&self.0.master, subject, wrapped)?))
+            }
             (None, false) => Err(Error::Missing(subject.clone())),
         }
     }
+}
+
+/// Where keys come from, and whether they are remembered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Remembering,
+    Passing,
+    Vault,
 }
 
 impl SubjectKey {

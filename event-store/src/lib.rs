@@ -11,6 +11,7 @@ pub mod claims;
 pub mod commands;
 mod connection;
 pub mod gather;
+pub mod hints;
 pub mod history;
 pub mod keys;
 pub mod load;

@@ -156,10 +156,13 @@ impl gather::Fetch for Streams {
             read(connection, &mut unfinished, &shapes, STREAM_EVENTS_MAX).await?;
         }
         let known = readings.iter().filter(|reading| reading.loaded.end().is_some());
-        let keys = self.keys.of_subjects(connection, known.map(|reading| reading.stream)).await?;
-        let loaded =
-            |reading: Reading<'_>| Loaded { key: keys.get(reading.stream).cloned(), ..reading.loaded };
-        Ok(readings.into_iter().map(loaded).collect())
+        let known: Vec<&StreamId> = known.map(|reading| reading.stream).collect();
+        let mut keys = self.keys.of_subjects(connection, &known).await?.into_iter();
+        let loaded = readings.into_iter().map(|reading| {
+            let key = reading.loaded.end().and_then(|_| keys.next());
+            Loaded { key, ..reading.loaded }
+        });
+        Ok(loaded.collect())
     }
 
     fn transient(error: &Error) -> bool {
@@ -214,7 +217,7 @@ async fn read(
     for row in &rows {
         let place = usize::try_from(row.try_get::<i64, _>(12)? - 1).expect("ordinals count from 1");
         let reading = &mut *readings[place];
-        let event = recorded(row, reading.partition)?;
+        let event = recorded(row, reading.partition, None)?;
         let sealed: Option<Vec<u8>> = if looks_for_snapshots { row.try_get(13)? } else { None };
         match (sealed, shapes[place]) {
             (Some(sealed), Some(shape)) => {
@@ -275,7 +278,7 @@ pub async fn page(
     .bind(i64::from(limit))
     .fetch_all(connection)
     .await?;
-    rows.iter().map(|row| recorded(row, partition)).collect()
+    rows.iter().map(|row| recorded(row, partition, None)).collect()
 }
 
 /// The first events of many streams, at most `limit` of each, for auditors: by stream, in order.
@@ -312,7 +315,8 @@ pub async fn firsts(
     let mut events: Vec<Vec<Recorded>> = streams.iter().map(|_| Vec::new()).collect();
     for row in &rows {
         let place = usize::try_from(row.try_get::<i64, _>(12)? - 1).expect("ordinals count from 1");
-        events[place].push(recorded(row, streams[place].1)?);
+        let event = recorded(row, streams[place].1, events[place].last())?;
+        events[place].push(event);
     }
     Ok(events)
 }

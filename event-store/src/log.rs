@@ -1,18 +1,19 @@
 //! The log's handle: what a process opens once and hands to everything that appends or reads.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use sqlx::{PgConnection, PgPool, Row, postgres::PgPoolOptions};
+use sqlx::{PgConnection, PgPool, Row};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    Borrowed, Partition, Recorded, append, bounded, claims, commands,
+    Borrowed, Partition, Recorded, append, bounded, claims, commands, connection,
+    hints::Hints,
     history::{self, Compare, Halt},
     keys::Keys,
     load,
     migrate::Provisioned,
-    session, snapshots, spawn_vital,
+    snapshots, spawn_vital,
     tail::{self, Heads, Span, recent::Recent},
     turns::Turns,
 };
@@ -59,6 +60,7 @@ struct Inner {
     partitions: Partition,
     keys: Keys,
     heads: Heads,
+    hints: Hints,
     recent: Arc<Recent>,
     pool: PgPool,
     readers: PgPool,
@@ -79,14 +81,8 @@ impl Log {
     /// Where the database cannot be reached as the service's role, or holds another log than was migrated.
     pub async fn open(provisioned: &Provisioned, options: Options) -> Result<Self, Error> {
         let service = provisioned.service.clone();
-        let connect = |name, connections| {
-            PgPoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(Duration::from_secs(5))
-                .connect_with(session(&service, name))
-        };
-        let pool = connect("rollcall", options.pool_connections_max).await?;
-        let readers = connect("rollcall-list", options.pool_connections_max).await?;
+        let pool = connection::pool(&service, "rollcall", options.pool_connections_max).await?;
+        let readers = connection::pool(&service, "rollcall-list", options.pool_connections_max).await?;
         let mut connection = Borrowed::from(&pool).await?;
         check_meta(&mut connection, provisioned.log_id).await?;
         connection.done();
@@ -96,13 +92,21 @@ impl Log {
         let tasks = TaskTracker::new();
         history::register();
         let heads = Heads::new(provisioned.log_id, provisioned.first_log_id, provisioned.partitions);
+        let hints = Hints::start(&service, &pool, &tasks, &shutdown);
         let recent = Arc::new(Recent::new(provisioned.partitions));
         tail::refresh(&pool, &heads, Compare::All).await?;
         spawn_vital(
             &tasks,
             &failed,
             "poll",
-            tail::poll(pool.clone(), heads.clone(), Arc::clone(&recent), failed.clone(), shutdown.clone()),
+            tail::poll(
+                pool.clone(),
+                heads.clone(),
+                hints.clone(),
+                Arc::clone(&recent),
+                failed.clone(),
+                shutdown.clone(),
+            ),
         );
         if options.expires_records {
             tasks.spawn(commands::expire(pool.clone(), shutdown.clone()));
@@ -110,6 +114,7 @@ impl Log {
         let stored = append::Stored {
             keys: provisioned.keys.clone(),
             heads: heads.clone(),
+            hints: hints.clone(),
             recent: Arc::clone(&recent),
         };
         let appender = append::start(
@@ -137,6 +142,7 @@ impl Log {
             partitions: provisioned.partitions,
             keys: provisioned.keys.clone(),
             heads,
+            hints,
             recent,
             pool,
             readers,
@@ -189,6 +195,11 @@ impl Log {
     /// How far each partition has come, as this process knows it.
     pub fn heads(&self) -> &Heads {
         &self.0.heads
+    }
+
+    /// Hints to other processes, and theirs.
+    pub fn hints(&self) -> &Hints {
+        &self.0.hints
     }
 
     /// Asks the database for the heads, for who must know and not merely have heard; and whether the log still has all

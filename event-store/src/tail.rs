@@ -1,6 +1,7 @@
 //! The tail: how readers learn of new events, and how they read them.
 //!
-//! Hints (an append of this process) make it fast; one adaptive poll of the heads for each process is the guarantee.
+//! Hints (an append of this process, a word of another one: [`hints`](crate::hints)) make it fast; one adaptive poll of the
+//! heads for each process is the guarantee.
 //! Nothing here looks at a clock or a transaction id to decide what is visible: positions of a partition are counted under
 //! a lock that is held until its events are committed, so a reader that sees position n sees all up to n.
 
@@ -15,6 +16,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,12 +24,15 @@ use uuid::Uuid;
 
 use crate::{
     Borrowed, Partition, Position, Recorded, StreamId, bounded,
+    hints::{Hints, Topic},
     history::{self, Compare, Halt},
 };
 
 use recent::Recent;
 
-const POLL_BUSY: Duration = Duration::from_millis(25);
+const POLL_BUSY: Duration = Duration::from_millis(50);
+/// The shortest time between two looks, however many hints come.
+const POLL_HINTED: Duration = Duration::from_millis(5);
 const POLL_IDLE: Duration = Duration::from_millis(250);
 /// Polls without news until the poll slows down.
 const POLLS_UNTIL_IDLE: u32 = 80;
@@ -194,10 +199,12 @@ pub(crate) async fn refresh(pool: &PgPool, heads: &Heads, compare: Compare) -> R
 pub(crate) async fn poll(
     pool: PgPool,
     heads: Heads,
+    hints: Hints,
     recent: Arc<Recent>,
     failed: CancellationToken,
     shutdown: CancellationToken,
 ) {
+    let mut heard = hints.heard(Topic::Heads);
     let mut quiet = 0_u32;
     let mut failing = None;
     let mut told = false;
@@ -208,9 +215,15 @@ pub(crate) async fn poll(
             true => (POLL_BUSY, Compare::Moved),
             false => (POLL_IDLE, Compare::All),
         };
+        let hinted = async {
+            tokio::time::sleep(POLL_HINTED).await;
+            // It ends with the log.
+            let _ = heard.changed().await;
+        };
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
+            () = hinted => {}
         }
         match refresh(&pool, &heads, compare).await {
             Ok(news) => {
@@ -304,7 +317,7 @@ pub async fn read_spans(connection: &mut PgConnection, spans: &[Span]) -> Result
     let partitions: Vec<i32> = spans.iter().map(|span| i32::from(span.partition)).collect();
     let after: Vec<i64> = spans.iter().map(|span| signed(span.after)).collect();
     let until: Vec<i64> = spans.iter().map(|span| signed(span.until)).collect();
-    let rows = sqlx::query(
+    let mut rows = sqlx::query(
         "SELECT e.position, e.sequence, e.recorded_at, e.event_id, e.tenant_id, e.aggregate_type, e.aggregate_id,
                 e.event_type, e.event_version, e.payload::text, e.personal, e.metadata::text, s.ordinal
          FROM unnest($1::int4[], $2::int8[], $3::int8[]) WITH ORDINALITY AS s(partition, after, until, ordinal)
@@ -317,14 +330,14 @@ pub async fn read_spans(connection: &mut PgConnection, spans: &[Span]) -> Result
     .bind(partitions)
     .bind(after)
     .bind(until)
-    .fetch_all(connection)
-    .await?;
+    .fetch(connection);
     let mut read: Vec<Position> = spans.iter().map(|span| span.after).collect();
-    let mut events = Vec::with_capacity(rows.len());
-    for row in &rows {
+    let mut events: Vec<Recorded> = Vec::new();
+    // Row by row: a batch of rows and a batch of events beside each other would be twice the memory.
+    while let Some(row) = rows.try_next().await? {
         let ordinal: i64 = row.try_get(12)?;
         let place = usize::try_from(ordinal - 1).map_err(|_| decode("ordinal"))?;
-        let event = recorded(row, spans[place].partition)?;
+        let event = recorded(&row, spans[place].partition, events.last())?;
         if event.position != read[place] + 1 {
             let (partition, position) = (event.partition, event.position);
             return Err(match position > read[place] {
@@ -343,18 +356,27 @@ pub async fn read_spans(connection: &mut PgConnection, spans: &[Span]) -> Result
     Ok(events)
 }
 
-/// A row of the columns that [`read_spans`] selects, in that order.
-pub(crate) fn recorded(row: &PgRow, partition: Partition) -> Result<Recorded, sqlx::Error> {
+/// A row of the columns that [`read_spans`] selects, in that order. Names that are those of the event before are shared.
+pub(crate) fn recorded(
+    row: &PgRow,
+    partition: Partition,
+    before: Option<&Recorded>,
+) -> Result<Recorded, sqlx::Error> {
+    let before = before.map(|event| &event.stream);
+    let shared = |name: &str, before: Option<&Arc<str>>| match before {
+        Some(before) if **before == *name => Arc::clone(before),
+        _ => Arc::from(name),
+    };
     Ok(Recorded {
         position: unsigned(row.try_get(0)?, "position")?,
         sequence: unsigned(row.try_get(1)?, "sequence")?,
         recorded_at: row.try_get::<DateTime<Utc>, _>(2)?,
         event_id: row.try_get::<Uuid, _>(3)?,
-        stream: StreamId::new(
-            row.try_get::<&str, _>(4)?,
-            row.try_get::<&str, _>(5)?,
-            row.try_get::<&str, _>(6)?,
-        ),
+        stream: StreamId {
+            tenant: shared(row.try_get(4)?, before.map(|stream| &stream.tenant)),
+            aggregate_type: shared(row.try_get(5)?, before.map(|stream| &stream.aggregate_type)),
+            aggregate_id: shared(row.try_get(6)?, before.map(|stream| &stream.aggregate_id)),
+        },
         event_type: row.try_get(7)?,
         event_version: row.try_get(8)?,
         payload: row.try_get(9)?,

@@ -91,10 +91,7 @@ impl Projection for Audit {
     }
 
     fn count(&self) -> &'static str {
-        "SELECT c.partition, coalesce(r.rows, 0), c.position
-         FROM projections.checkpoints c
-         LEFT JOIN (SELECT e.partition, count(*) AS rows FROM {schema}.entries e GROUP BY 1) r USING (partition)
-         WHERE c.projection = $1 AND c.version = $2"
+        drift::COUNT
     }
 
     async fn differences(

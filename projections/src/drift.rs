@@ -84,7 +84,8 @@ pub struct Walked {
     pub until: Position,
 }
 
-/// Counts the rows of each partition and what they should be, in one snapshot.
+/// Counts the rows of each partition and what they should be, in one snapshot. What is parked or was discarded is left out of
+/// both.
 ///
 /// # Errors
 /// Where the database cannot be read.
@@ -292,25 +293,6 @@ async fn parked(
     .fetch_all(connection)
     .await?;
     rows.iter().map(|row| stream_id(row, 0)).collect()
-}
-
-/// Partitions in which streams are parked or events were discarded, so that rows cannot be told by their number.
-///
-/// # Errors
-/// Where the database cannot be read.
-pub async fn parked_partitions(
-    connection: &mut PgConnection,
-    version: Version,
-) -> Result<HashSet<Partition>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT partition FROM projections.parked WHERE projection = $1 AND version = $2
-         UNION SELECT partition FROM projections.discarded WHERE projection = $1",
-    )
-    .bind(version.projection)
-    .bind(version.number)
-    .fetch_all(connection)
-    .await?;
-    rows.iter().map(|row| Ok(Partition::try_from(row.try_get::<i32, _>(0)?).unwrap_or_default())).collect()
 }
 
 /// The events of streams up to the positions of their partitions.

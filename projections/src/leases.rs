@@ -9,13 +9,20 @@
 //! epoch that it bears, and a batch is one transaction with its checkpoint. So a process that lost its lease and wakes up
 //! cannot write a row, however long it slept. (Kleppmann, "How to do distributed locking", 2016: fencing.)
 //!
+//! Who cannot do its work declines it for a while: it is taken by others, if any of them is willing. And the owner of the
+//! read models pauses work on a version for as long as it makes its indexes: everybody lets go of it.
+//!
 //! A holder that froze inside a transaction still holds locks: its sessions, which bear its id in their names, are
 //! ended by whoever takes over.
 
 mod plan;
 mod table;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use rollcall_event_store::{Partition, session};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
@@ -86,6 +93,7 @@ struct Work {
     trouble: watch::Receiver<BTreeMap<u16, String>>,
     /// What the table says of it.
     told: BTreeMap<u16, String>,
+    declined_until: watch::Receiver<Instant>,
     at_work: Arc<Mutex<()>>,
 }
 
@@ -101,6 +109,7 @@ pub(crate) struct Held {
 pub struct Share {
     held: watch::Receiver<Held>,
     trouble: Trouble,
+    declined_until: watch::Sender<Instant>,
     at_work: Arc<Mutex<()>>,
     units: Units,
     name: String,
@@ -169,6 +178,23 @@ impl Share {
         !held.epochs.is_empty() && Instant::now() < held.until
     }
 
+    /// For a while this process would rather leave the work to others, because it could not do it. Where there is nobody
+    /// else who works on the version and does not decline it, it stays with who has it.
+    pub fn decline_for(&self, time: Duration) {
+        self.declined_until.send_replace(Instant::now() + time);
+    }
+
+    /// It can be done again.
+    pub fn accept(&self) {
+        if self.declines() {
+            self.declined_until.send_replace(Instant::now());
+        }
+    }
+
+    pub fn declines(&self) -> bool {
+        Instant::now() < *self.declined_until.borrow()
+    }
+
     /// Whether there is no more to come: the version is gone, or the member has ended.
     pub fn gone(&self) -> bool {
         self.held.has_changed().is_err()
@@ -187,6 +213,11 @@ impl Member {
             // What a crash of the server takes back of this is said again in a moment; leases are taken durably.
             .options([("synchronous_commit", "off"), ("lock_timeout", "1s"), ("statement_timeout", "3s")]);
         Self { id, options, projects: Vec::new() }
+    }
+
+    /// A name for sessions of other work that this process alone does: whoever takes over from it, should it freeze, ends them.
+    pub fn session_name(&self, of: &str) -> String {
+        format!("{of} {}", self.id)
     }
 
     /// Whether there is anything to share.
@@ -254,16 +285,18 @@ impl Member {
         failing: &mut bool,
     ) -> Result<(), sqlx::Error> {
         let mut table = Table(in_time(PgConnection::connect_with(&self.options)).await?);
-        let mut said_at: Option<Instant> = None;
+        let mut said_last: Option<(Instant, Vec<String>)> = None;
         let begun = Instant::now();
         loop {
-            let said = match said_at {
-                Some(at) if at.elapsed() < SAYS_SO_EVERY => at,
+            let declines: Vec<String> =
+                works.iter().filter(|work| work.declines()).map(|work| work.version.qualifier()).collect();
+            let said = match &said_last {
+                Some((at, said)) if at.elapsed() < SAYS_SO_EVERY && *said == declines => *at,
                 _ => {
                     // From before the statement: others count from when it ran.
                     let now = Instant::now();
-                    in_time(table.say_alive(self)).await?;
-                    said_at = Some(now);
+                    in_time(table.say_alive(self, &declines)).await?;
+                    said_last = Some((now, declines));
                     now
                 }
             };
@@ -287,9 +320,11 @@ impl Member {
         judges: bool,
     ) -> Result<(), sqlx::Error> {
         let mut leases = table.look(self).await?;
-        let mut too_much: Vec<(&Work, Vec<u16>)> = Vec::new();
+        let mut too_much: Vec<(&Work, Vec<u16>, &str)> = Vec::new();
         let mut took_over = Vec::new();
         works.retain(|work| leases.contains_key(&work.version));
+        let of_filling = leases.values().filter(|(_, leases)| leases.filling);
+        let filling: BTreeSet<usize> = of_filling.map(|(project, _)| *project).collect();
         for (&version, (project, _)) in &leases {
             if !works.iter().any(|work| work.version == version) {
                 works.push(self.begin(*project, version));
@@ -322,17 +357,18 @@ impl Member {
                 let mut held = work.held.borrow().epochs.clone();
                 held.retain(|unit, _| !let_go.contains(unit));
                 work.hold(held, until);
-                too_much.push((work, let_go));
+                let why = if leases.paused { "its indexes are being made" } else { "others can work on it" };
+                too_much.push((work, let_go, why));
             }
         }
         if !too_much.is_empty() {
             // The batches that are under way may still need them; what takes long is let go of another time. One wait for all:
             // meanwhile the member must go on saying that it lives.
             let deadline = Instant::now() + LETS_GO_WITHIN;
-            for (work, units) in too_much {
+            for (work, units, why) in too_much {
                 if let Ok(_at_rest) = timeout_at(deadline, work.at_work.lock()).await {
                     table.let_go(self, work, &units).await?;
-                    tracing::info!(version = work.version.qualifier(), ?units, "let go: others do less");
+                    tracing::info!(version = work.version.qualifier(), ?units, why, "let go");
                 }
             }
         }
@@ -344,11 +380,13 @@ impl Member {
                 work.told = trouble;
             }
         }
-        for Project { projection, shape, .. } in &self.projects {
+        for (place, Project { projection, shape, .. }) in self.projects.iter().enumerate() {
             let of_this = works.iter().filter(|work| work.version.projection == *projection);
             let held: usize = of_this.map(|work| work.held.borrow().epochs.len()).sum();
             metrics::gauge!("rollcall_leases_held", "projection" => *projection).set(held as f64);
-            versions::promote(&mut table.0, projection, *shape).await?;
+            if filling.contains(&place) {
+                versions::promote(&mut table.0, projection, *shape).await?;
+            }
         }
         Ok(())
     }
@@ -358,16 +396,19 @@ impl Member {
         let nothing = Held { epochs: BTreeMap::new(), until: Instant::now() };
         let (held, at_work) = (watch::Sender::new(nothing), Arc::new(Mutex::new(())));
         let (says, trouble) = watch::channel(BTreeMap::new());
+        let (declining, declined_until) = watch::channel(Instant::now());
         let project = &mut self.projects[project];
         let share = Share {
             held: held.subscribe(),
             trouble: Trouble(says),
+            declined_until: declining,
             at_work: Arc::clone(&at_work),
             units: project.units,
             name: format!("{} {}", version.qualifier(), self.id),
         };
         (project.begin)(version, share);
-        Work { version, units: project.units, held, trouble, told: BTreeMap::new(), at_work }
+        let told = BTreeMap::new();
+        Work { version, units: project.units, held, trouble, told, declined_until, at_work }
     }
 
     async fn leave(&self, table: &mut Table, works: &[Work]) -> Result<(), sqlx::Error> {
@@ -393,6 +434,10 @@ async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Resul
 }
 
 impl Work {
+    fn declines(&self) -> bool {
+        Instant::now() < *self.declined_until.borrow()
+    }
+
     fn hold(&self, epochs: BTreeMap<u16, Epoch>, until: Instant) {
         self.held.send_if_modified(|held| {
             let news = held.epochs != epochs;

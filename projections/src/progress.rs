@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rollcall_event_store::{Borrowed, Log, Partition, Position, StreamId, bounded};
+use rollcall_event_store::{Borrowed, Log, Partition, Position, StreamId, bounded, hints::Topic};
 use sqlx::Row;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,8 +20,10 @@ use crate::{
 };
 
 /// How often the checkpoints of other processes are looked at while somebody waits for them, and else.
-const POLL_WAITING: Duration = Duration::from_millis(5);
+const POLL_WAITING: Duration = Duration::from_millis(50);
 const POLL_IDLE: Duration = Duration::from_millis(250);
+/// The shortest time between two looks, however many hints come.
+const POLL_HINTED: Duration = Duration::from_millis(2);
 
 /// The applied position of each partition. Cheap to clone.
 #[derive(Clone)]
@@ -239,7 +241,7 @@ impl Registry {
 }
 
 /// Keeps a [`Registry`]: reads which versions there are, which of them serve and all their checkpoints with one statement,
-/// often while somebody waits for another process, however many do, and seldom otherwise.
+/// on every hint while somebody waits for another process, however many do, and seldom otherwise.
 pub struct Follower {
     log: Log,
     registry: Registry,
@@ -259,6 +261,7 @@ impl Follower {
     /// Works until the shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut failing = false;
+        let mut heard = self.log.hints().heard(Topic::Checkpoints);
         loop {
             let pause = async {
                 if failing || !self.registry.anybody_waits() {
@@ -269,7 +272,15 @@ impl Follower {
                         () = self.registry.0.wanted.notified(), if !failing => {}
                     }
                 } else {
-                    tokio::time::sleep(POLL_WAITING).await;
+                    let hinted = async {
+                        tokio::time::sleep(POLL_HINTED).await;
+                        // It ends with the log.
+                        let _ = heard.changed().await;
+                    };
+                    tokio::select! {
+                        () = tokio::time::sleep(POLL_WAITING) => {}
+                        () = hinted => {}
+                    }
                 }
             };
             tokio::select! {

@@ -14,7 +14,9 @@ mod park;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use rollcall_event_store::{Log, Partition, Position, bounded, keyed_session, tail::Span, trace::Work};
+use rollcall_event_store::{
+    Log, Partition, Position, bounded, hints::Topic, keyed_session, tail::Span, trace::Work,
+};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +56,7 @@ pub trait Projection: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// SQL that counts, for each partition of a projection ($1) and version ($2), the rows that are there and those that
-    /// should be.
+    /// should be, parked streams and discarded events considered.
     fn count(&self) -> &'static str;
 
     /// The fields of each stream's rows that are not what its events say, by name; for a row that is not there
@@ -356,6 +358,7 @@ impl<P: Projection> Projector<P> {
         for span in spans {
             self.note(span.partition, span.until);
         }
+        self.log.hints().tell(Topic::Checkpoints);
         let events: u64 = spans.iter().map(Span::events).sum();
         metrics::counter!("rollcall_projection_events_total", "projection" => P::SCHEMA.name)
             .increment(events);

@@ -6,6 +6,9 @@
 //! At least once, in order within a partition. What each message expects before it keeps a publisher that was frozen from
 //! publishing old positions again, and nothing overtakes; on a mismatch it reads the stream's tail and resumes there. JetStream is a
 //! cache: what it lost is published again from the log.
+//!
+//! A process that fails at it again and again declines the work for a while: where it alone is cut off from NATS, another
+//! one publishes. Where nobody else can, it is tried again at the same pace as ever.
 
 mod message;
 mod stream;
@@ -49,6 +52,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const UNIT: u16 = 0;
 /// Characters of an error that are told beside the lease.
 const TOLD_MAX: usize = 1_000;
+/// Failures in a row, about ten seconds of them where NATS is silent, before others may try.
+const FAILURES_MAX: u32 = 3;
+/// For how long others may: longer each time, until it goes well.
+const DECLINES_FOR_MIN: Duration = Duration::from_secs(10);
+const DECLINES_FOR_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -66,6 +74,13 @@ pub enum Error {
     Overtaken,
     #[error("NATS put an event at {found} of its stream instead of {expected}")]
     Misplaced { expected: u64, found: u64 },
+}
+
+impl Error {
+    /// Whether a process that has another way to NATS may do better.
+    fn is_of_nats(&self) -> bool {
+        !matches!(self, Self::Database(_) | Self::Tail(_) | Self::Overtaken)
+    }
 }
 
 /// What is known of the publisher, for readiness and health.
@@ -91,6 +106,29 @@ pub struct Publisher {
     progress: Progress,
     status: watch::Sender<Status>,
     trouble: Trouble,
+    luck: Luck,
+}
+
+/// How it has gone of late.
+struct Luck {
+    /// In a row, since it last went well or the work was declined.
+    failures: u32,
+    declines_for: Duration,
+}
+
+impl Luck {
+    const NEW: Self = Self { failures: 0, declines_for: DECLINES_FOR_MIN };
+
+    /// For how long the work is declined after a further failure, where it is.
+    fn failed(&mut self) -> Option<Duration> {
+        self.failures += 1;
+        if self.failures < FAILURES_MAX {
+            return None;
+        }
+        let time = self.declines_for;
+        *self = Self { failures: 0, declines_for: (time * 2).min(DECLINES_FOR_MAX) };
+        Some(time)
+    }
 }
 
 /// Where publishing stands.
@@ -116,17 +154,20 @@ impl Publisher {
             metrics::counter!(name).increment(0);
         }
         metrics::gauge!("rollcall_publisher_publishing").set(0.0);
-        let trouble = share.trouble();
-        Self { version, log, options, client, settings, progress, status, trouble }
+        let (trouble, luck) = (share.trouble(), Luck::NEW);
+        Self { version, log, options, client, settings, progress, status, trouble, luck }
     }
 
     /// Works until the shutdown.
-    pub async fn run(self, mut share: Share, shutdown: CancellationToken) {
+    pub async fn run(mut self, mut share: Share, shutdown: CancellationToken) {
         loop {
             if !share.holds() {
                 metrics::gauge!("rollcall_publisher_publishing").set(0.0);
                 self.trouble.over(UNIT);
-                self.status.send_replace(Status::StandingBy);
+                // As long as it declines it says why: somebody should see to that.
+                if !(share.declines() && matches!(*self.status.borrow(), Status::Failing(_))) {
+                    self.status.send_replace(Status::StandingBy);
+                }
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     more = share.changed() => if !more {
@@ -151,6 +192,15 @@ impl Publisher {
             if self.status.send_replace(failing.clone()) != failing {
                 tracing::warn!(error = %text, "publishing failed; trying again");
             }
+            if error.is_of_nats()
+                && let Some(time) = self.luck.failed()
+            {
+                share.decline_for(time);
+                tracing::info!(
+                    seconds = time.as_secs(),
+                    "another process may publish meanwhile, if there is one"
+                );
+            }
             metrics::counter!("rollcall_publisher_failures_total").increment(1);
             metrics::gauge!("rollcall_publisher_publishing").set(0.0);
             tokio::select! {
@@ -161,7 +211,7 @@ impl Publisher {
     }
 
     /// Publishes for as long as the lease is held.
-    async fn follow(&self, share: &Share) -> Result<(), Error> {
+    async fn follow(&mut self, share: &Share) -> Result<(), Error> {
         let context = jetstream::ContextBuilder::new()
             .timeout(ACK_WITHIN)
             .max_ack_inflight(usize::try_from(BATCH_EVENTS_MAX).expect("a small number") * 2)
@@ -194,6 +244,7 @@ impl Publisher {
                     () = tokio::time::sleep(LOOK_EVERY) => {
                         let Some(_turn) = share.turn().await else { return Ok(()) };
                         stream::still_at(&stream, at.stream_sequence).await?;
+                        self.went_well(share);
                     }
                 }
                 continue;
@@ -211,11 +262,17 @@ impl Publisher {
             }
             bounded(self.store_checkpoint(&mut connection, epoch, &before, &at)).await?;
             drop(turn);
+            self.went_well(share);
             // As projections do: a busy machine makes larger batches, an idle one waits for next to nothing.
             if spans.iter().map(Span::events).sum::<u64>() < BATCH_EVENTS_MAX / 2 {
                 tokio::time::sleep(begun.elapsed().min(GATHER_MAX)).await;
             }
         }
+    }
+
+    fn went_well(&mut self, share: &Share) {
+        self.luck = Luck::NEW;
+        share.accept();
     }
 
     fn spans(&self, at: &Checkpoint) -> Vec<Span> {

@@ -51,7 +51,7 @@ pub struct Projected {
     pub projection: String,
     pub version: i32,
     pub shape: i32,
-    /// `serving`, `standing by` (caught up, and fed) or `being filled`.
+    /// `serving`, `standing by` (caught up, and fed), `being filled`, or `wrong` (not what the log says: it never serves).
     pub state: String,
     /// Checkpoints, by partition.
     pub positions: Vec<u64>,
@@ -107,6 +107,9 @@ pub struct Member {
     pub process: String,
     /// What it can work on: a projection and a shape, or one version.
     pub works: Vec<String>,
+    /// Versions that it leaves to others for a while, because it could not work on them.
+    #[serde(default)]
+    pub declines: Vec<String>,
     #[serde(deserialize_with = "utc")]
     pub heard_at: String,
     pub heard_seconds_ago: f64,

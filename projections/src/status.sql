@@ -1,5 +1,5 @@
 WITH heard AS MATERIALIZED (
-    SELECT m.member, m.process, m.works, m.heard_at,
+    SELECT m.member, m.process, m.works, m.declines, m.heard_at,
            extract(epoch FROM clock_timestamp() - m.heard_at)::float8 AS ago,
            EXISTS (SELECT FROM pg_stat_activity a
                    WHERE a.application_name = 'rollcall-member ' || m.member) AS connected
@@ -26,7 +26,7 @@ SELECT json_build_object(
         FROM log.heads p),
     'projections', (
         SELECT coalesce(json_agg(json_build_object('projection', v.projection, 'version', v.version, 'shape', v.shape,
-            'state', CASE WHEN s.version IS NOT NULL THEN 'serving'
+            'state', CASE WHEN s.version IS NOT NULL THEN 'serving' WHEN v.wrong_at IS NOT NULL THEN 'wrong'
                           WHEN v.caught_up_at IS NOT NULL THEN 'standing by' ELSE 'being filled' END,
             'positions', r.positions, 'lag_events', r.lag_events, 'lag_seconds', r.lag_seconds)
             ORDER BY v.projection, v.version), '[]')
@@ -45,7 +45,7 @@ SELECT json_build_object(
         FROM projections.leases l LEFT JOIN living h ON h.member = l.holder),
     'members', (
         SELECT coalesce(json_agg(json_build_object('member', h.member, 'process', h.process, 'works', h.works,
-            'heard_at', h.heard_at, 'heard_seconds_ago', h.ago, 'state', h.state) ORDER BY h.process, h.member), '[]')
+            'declines', h.declines, 'heard_at', h.heard_at, 'heard_seconds_ago', h.ago, 'state', h.state) ORDER BY h.process, h.member), '[]')
         FROM living h),
     'stream_sequence', (SELECT stream_sequence FROM projections.published ORDER BY stream_sequence DESC LIMIT 1)
 )::text

@@ -1,9 +1,11 @@
 //! Makes the read models' tables, and what projectors keep beside them: versions, checkpoints, leases, members, parked
 //! streams.
 
+use std::time::Duration;
+
 use rollcall_event_store::{bounded, session};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row, postgres::PgConnectOptions};
-use tokio::time::{Duration, sleep};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     audit, parking, profiles, publisher,
@@ -23,9 +25,18 @@ const TABLES: &str = "
         made_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
         -- When it first had come as far as the log; nothing reads it before.
         caught_up_at timestamptz,
+        -- When one that serves by itself was found to be what the log says, or not to be.
+        checked_at   timestamptz,
+        wrong_at     timestamptz,
         -- When it last began to serve; none where it never has.
         served_at    timestamptz,
         PRIMARY KEY (projection, version)
+    );
+    -- The last number that was given to a version of each read model. Numbers are not given again: who still works with one
+    -- that is gone must not meet another version under it.
+    CREATE TABLE IF NOT EXISTS projections.numbers (
+        projection text    PRIMARY KEY,
+        version    integer NOT NULL
     );
     -- The one version that queries of a shape read.
     CREATE TABLE IF NOT EXISTS projections.serving (
@@ -72,7 +83,9 @@ const TABLES: &str = "
         member   uuid        PRIMARY KEY,
         process  text        NOT NULL,
         works    text[]      NOT NULL,
-        heard_at timestamptz NOT NULL
+        heard_at timestamptz NOT NULL,
+        -- Versions that it would rather leave to others for a while.
+        declines text[]      NOT NULL DEFAULT '{}'
     ) WITH (fillfactor = 20, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
     -- How far the JetStream stream has come: its last sequence when the publisher's checkpoints were written. One row, which
     -- is looked up as checkpoints are.
@@ -89,6 +102,21 @@ pub fn turn_of(projection: &str) -> i64 {
     projection.bytes().fold(TURN, |turn, byte| turn.rotate_left(7) ^ i64::from(byte))
 }
 
+/// With a version's number, the advisory lock of who pauses work on it. A session holds it, so that no pause outlives who
+/// began it; members look for it ([`leases`](crate::leases)).
+pub(crate) fn pause_of(projection: &str) -> i32 {
+    let folded =
+        projection.bytes().fold(0x7061_7573_u32, |folded, byte| folded.rotate_left(5) ^ u32::from(byte));
+    // Not negative: PostgreSQL shows it as an unsigned number.
+    (folded & 0x7fff_ffff).cast_signed()
+}
+
+/// How long making indexes waits until nobody works on the version. Who does not let go in time meets their lock.
+const PAUSES_WITHIN: Duration = Duration::from_secs(3);
+const LOOKS_EVERY: Duration = Duration::from_millis(20);
+/// From what size of a version's tables on. Indexes of less are made in the second that pausing costs, and batches may wait
+/// for that.
+const PAUSES_FROM_BYTES: i64 = 64 << 20;
 /// How often who waits for its turn asks again. A statement that waited for it would hold a snapshot all the while.
 const TURN_ASKED_EVERY: Duration = Duration::from_millis(100);
 
@@ -111,7 +139,13 @@ impl Owner {
         turn: i64,
         waits: impl FnOnce(),
     ) -> Result<Self, sqlx::Error> {
-        let mut connection = PgConnection::connect_with(&owner.clone().disable_statement_logging()).await?;
+        // It may hold locks for hours: the server must notice where this host is gone.
+        let owner = owner.clone().disable_statement_logging().options([
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+        ]);
+        let mut connection = PgConnection::connect_with(&owner).await?;
         let mut waits = Some(waits);
         while !sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
             .bind(turn)
@@ -139,17 +173,62 @@ impl Owner {
         Ok(number)
     }
 
-    /// Makes the indexes of a version, where they are not there.
+    /// Makes the indexes of a version that has never served, where they are not there. Meanwhile nobody works on one that is
+    /// large: batches would wait for the lock that this needs, until they fail.
     ///
     /// # Errors
     /// Where the database refuses.
     pub async fn make_indexes(&mut self, schema: &Schema, number: i32) -> Result<(), sqlx::Error> {
         let version = Version { projection: schema.name, number };
-        let sql = schema.indexes.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS");
-        let mut transaction = self.connection.begin().await?;
-        transaction.execute("SET LOCAL maintenance_work_mem = '256MB'").await?;
-        transaction.execute(version.sql(&sql).as_str()).await?;
-        transaction.commit().await
+        let pause = |statement| sqlx::query(statement).bind(pause_of(schema.name)).bind(number);
+        let pauses = self.size(version).await? >= PAUSES_FROM_BYTES;
+        if pauses {
+            pause("SELECT pg_advisory_lock($1, $2)").execute(&mut self.connection).await?;
+        }
+        let made = async {
+            if pauses {
+                self.until_nobody_works(version).await?;
+            }
+            let sql = schema.indexes.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS");
+            let mut transaction = self.connection.begin().await?;
+            transaction.execute("SET LOCAL maintenance_work_mem = '256MB'").await?;
+            transaction.execute(version.sql(&sql).as_str()).await?;
+            transaction.commit().await
+        }
+        .await;
+        if pauses {
+            pause("SELECT pg_advisory_unlock($1, $2)").execute(&mut self.connection).await?;
+        }
+        made
+    }
+
+    async fn size(&mut self, version: Version) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar(
+            "SELECT coalesce(sum(pg_table_size(c.oid)), 0)::int8 FROM pg_class c
+             WHERE c.relnamespace = $1::regnamespace AND c.relkind = 'r'",
+        )
+        .bind(version.qualifier())
+        .fetch_one(&mut self.connection)
+        .await
+    }
+
+    async fn until_nobody_works(&mut self, version: Version) -> Result<(), sqlx::Error> {
+        let begun = Instant::now();
+        while begun.elapsed() < PAUSES_WITHIN {
+            let held: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM projections.leases
+                                WHERE projection = $1 AND version = $2 AND holder IS NOT NULL)",
+            )
+            .bind(version.projection)
+            .bind(version.number)
+            .fetch_one(&mut self.connection)
+            .await?;
+            if !held {
+                return Ok(());
+            }
+            sleep(LOOKS_EVERY).await;
+        }
+        Ok(())
     }
 
     /// Takes a version away, with all that is kept of it. No reader may look at it any more.
@@ -177,7 +256,7 @@ impl Owner {
 }
 
 /// Makes what is missing, with the owner's rights; safe to run twice and at once. A version of a shape that is new is
-/// filled by whoever projects it, and serves once it has caught up; on an empty log it serves at once.
+/// filled by whoever projects it, and serves once it has caught up and was checked; on an empty log it serves at once.
 ///
 /// # Errors
 /// Where the database refuses.
@@ -221,19 +300,26 @@ pub async fn migrate(
     owner.close().await
 }
 
-/// Notes a further version of a projection, and makes its checkpoints and leases.
+/// Notes a further version of a projection, and makes its checkpoints and leases. On an empty log there is nothing to check,
+/// nor ever in what is published.
 async fn make(
     connection: &mut PgConnection,
     (name, shape): (&str, i32),
     partitions: u16,
 ) -> Result<i32, sqlx::Error> {
     let number: i32 = sqlx::query_scalar(
-        "INSERT INTO projections.versions (projection, version, shape)
-         SELECT $1, coalesce(max(version), 0) + 1, $2 FROM projections.versions WHERE projection = $1
+        "WITH next AS (
+             INSERT INTO projections.numbers AS n (projection, version) VALUES ($1, 1)
+             ON CONFLICT (projection) DO UPDATE SET version = n.version + 1 RETURNING version)
+         INSERT INTO projections.versions (projection, version, shape, caught_up_at, checked_at)
+         SELECT $1, next.version, $2, CASE WHEN l.empty THEN clock_timestamp() END,
+                CASE WHEN l.empty OR $3 THEN clock_timestamp() END
+         FROM next, (SELECT NOT EXISTS (SELECT FROM log.events) AS empty) l
          RETURNING version",
     )
     .bind(name)
     .bind(shape)
+    .bind(name == publisher::NAME)
     .fetch_one(&mut *connection)
     .await?;
     // The publisher's work is not cut: events of all partitions go into one stream.

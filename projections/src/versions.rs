@@ -1,7 +1,8 @@
 //! Which version of a read model serves.
 //!
 //! Every version of a binary's own shape is fed, whether it serves or not, so that queries can go over to another one, and
-//! back, by one row: [`switch`]. The first version of a shape begins to serve by itself once it has caught up: [`promote`].
+//! back, by one row: [`switch`]. The first version of a shape begins to serve by itself once it has caught up and was checked
+//! ([`checker`](crate::checker)): [`promote`].
 
 use std::time::Duration;
 
@@ -13,47 +14,44 @@ use crate::schema::{Schema, Version};
 /// a moment. Readers with a token wait for theirs.
 const BEHIND_MAX: i64 = 200;
 
-/// Notes which versions have caught up, and lets the newest of those serve where none of its shape does.
+/// Notes which versions have caught up, and lets the newest of those that have been and were checked serve where none of
+/// its shape does.
 ///
 /// # Errors
 /// Where the database refuses.
 pub async fn promote(connection: &mut PgConnection, projection: &str, shape: i32) -> Result<(), sqlx::Error> {
-    let promoted = sqlx::query(
+    sqlx::query(
         "WITH caught_up AS (
              UPDATE projections.versions v SET caught_up_at = clock_timestamp()
              WHERE v.projection = $1 AND v.shape = $2 AND v.caught_up_at IS NULL AND NOT EXISTS (
                  SELECT FROM projections.positions c JOIN log.heads p USING (partition)
-                 WHERE c.projection = v.projection AND c.version = v.version AND c.position + $3 < p.position)
-             RETURNING v.version),
+                 WHERE c.projection = v.projection AND c.version = v.version AND c.position + $3 < p.position)),
          serves AS (
              INSERT INTO projections.serving (projection, shape, version)
-             SELECT $1, $2, max(version) FROM caught_up HAVING count(*) > 0
+             SELECT $1, $2, max(v.version) FROM projections.versions v
+             WHERE v.projection = $1 AND v.shape = $2 AND v.caught_up_at IS NOT NULL AND v.checked_at IS NOT NULL
+               AND NOT EXISTS (SELECT FROM projections.serving s WHERE s.projection = $1 AND s.shape = $2)
+             HAVING count(*) > 0
              ON CONFLICT DO NOTHING RETURNING version)
-         SELECT version FROM serves",
+         UPDATE projections.versions v SET served_at = clock_timestamp()
+         FROM serves s WHERE v.projection = $1 AND v.version = s.version",
     )
     .bind(projection)
     .bind(shape)
     .bind(BEHIND_MAX)
-    .fetch_optional(&mut *connection)
+    .execute(connection)
     .await?;
-    // Not in the same statement: that has written to the row already.
-    if let Some(row) = promoted {
-        sqlx::query(
-            "UPDATE projections.versions SET served_at = clock_timestamp() WHERE projection = $1 AND version = $2",
-        )
-        .bind(projection)
-        .bind(row.try_get::<i32, _>(0)?)
-        .execute(connection)
-        .await?;
-    }
     Ok(())
 }
 
 /// The versions of a read model that there are.
+#[derive(Default)]
 pub struct Made {
     /// Those of this binary's shape, in order.
     ours: Vec<Version>,
-    /// The newest of them, where it has never served.
+    /// Those of them that were found not to be what the log says, and never serve.
+    wrong: Vec<Version>,
+    /// The newest of the others, where it has never served.
     unfinished: Option<Version>,
     /// Those of earlier shapes, which older binaries may read.
     older: Vec<Version>,
@@ -69,7 +67,7 @@ impl Made {
     }
 
     pub fn not_serving(&self) -> Vec<Version> {
-        let others = self.older.iter().chain(&self.ours).copied();
+        let others = self.older.iter().chain(&self.wrong).chain(&self.ours).copied();
         others.filter(|&version| self.serving.is_some_and(|serving| serving != version)).collect()
     }
 }
@@ -81,7 +79,8 @@ impl Made {
 pub async fn made(connection: &mut PgConnection, schema: &Schema) -> Result<Made, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT v.version, v.shape = $2, s.version IS NOT NULL AND v.shape = $2,
-                extract(epoch FROM clock_timestamp() - s.since)::float8, v.served_at IS NOT NULL
+                extract(epoch FROM clock_timestamp() - s.since)::float8, v.served_at IS NOT NULL,
+                v.wrong_at IS NOT NULL
          FROM projections.versions v
          LEFT JOIN projections.serving s
              ON s.projection = v.projection AND s.shape = v.shape AND s.version = v.version
@@ -91,11 +90,13 @@ pub async fn made(connection: &mut PgConnection, schema: &Schema) -> Result<Made
     .bind(schema.shape)
     .fetch_all(connection)
     .await?;
-    let mut made = Made { ours: Vec::new(), unfinished: None, older: Vec::new(), serving: None, since: None };
+    let mut made = Made::default();
     for row in rows {
         let version = Version { projection: schema.name, number: row.try_get(0)? };
-        let (ours, served): (bool, bool) = (row.try_get(1)?, row.try_get(4)?);
-        if ours {
+        let (ours, served, wrong): (bool, bool, bool) = (row.try_get(1)?, row.try_get(4)?, row.try_get(5)?);
+        if ours && wrong {
+            made.wrong.push(version);
+        } else if ours {
             made.ours.push(version);
             made.unfinished = (!served).then_some(version);
         } else {

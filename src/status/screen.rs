@@ -102,9 +102,12 @@ fn readers(status: &Status) -> Vec<Reader<'_>> {
         .iter()
         .map(|of| Reader {
             name: of.qualifier(),
-            state: match of.stopped_partitions.len() {
-                0 => of.state.clone(),
-                stopped => format!("{}, {stopped} STOPPED", of.state),
+            state: {
+                let state = if of.state == "wrong" { "WRONG" } else { &of.state };
+                match of.stopped_partitions.len() {
+                    0 => state.to_owned(),
+                    stopped => format!("{state}, {stopped} STOPPED"),
+                }
             },
             shape: of.shape.to_string(),
             positions: &of.positions,
@@ -185,7 +188,7 @@ fn members(status: &Status) -> String {
     }
 }
 
-/// `profiles_1 (8), publisher`: the versions that it works on, with how many partitions.
+/// `profiles_1 (8), publisher`: the versions that it works on, with how many partitions, and what it leaves to others.
 fn holds(status: &Status, member: &Member) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for lease in status.leases.iter().filter(|lease| lease.member == Some(member.member)) {
@@ -199,7 +202,11 @@ fn holds(status: &Status, member: &Member) -> String {
         .iter()
         .map(|(of, units)| if of == "publisher" { of.clone() } else { format!("{of} ({units})") })
         .collect();
-    if held.is_empty() { "nothing".to_owned() } else { held.join(", ") }
+    let mut text = if held.is_empty() { "nothing".to_owned() } else { held.join(", ") };
+    if !member.declines.is_empty() {
+        text += &format!(" (DECLINES {})", member.declines.join(", "));
+    }
+    text
 }
 
 /// How far each reader is behind in each partition, and under which epoch of whom.

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rollcall_private_servers::{DataDir, Postgres};
 use serde_json::{Value, json};
@@ -382,6 +383,29 @@ async fn a_keyed_command_of_unknown_outcome_is_not_answered_nothing_was_changed(
     let again = again.await.expect(201);
     let events = service.log.assert_sound().await;
     assert_eq!((events.len(), versions(&events).get(&again.id())), (2, Some(&1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listing_meets_no_connection_that_died_since_the_last_one() {
+    let service = Proxied::start().await;
+    let client = service.rollcall.client("default");
+    let created = client.create("ada@example.com").await.expect(201);
+    let path = format!("/api/v1/users/{}", created.id());
+    client.get_after(&path, created.token()).await.expect(200);
+    let listings = ["/api/v1/users".to_owned(), "/api/v1/audit".to_owned(), format!("{path}/events")];
+    for _ in 0..3 {
+        let all = listings.iter().cycle().take(12).map(|listing| client.get(listing));
+        for answer in join_all(all).await {
+            answer.expect(200);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        service.proxy.silence_all();
+        for listing in &listings {
+            let begun = Instant::now();
+            client.get(listing).await.expect(200);
+            assert!(begun.elapsed() < Duration::from_secs(3), "{listing} took {:?}", begun.elapsed());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@
 mod balancer;
 mod compression;
 mod configuration;
+mod filling;
 mod limits;
 mod parked;
 mod rebuild;

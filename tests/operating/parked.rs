@@ -1,5 +1,13 @@
 //! An event that cannot be applied, in an operator's hands.
 
+use std::{
+    fs::File,
+    io::{Read, Write},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
@@ -67,10 +75,10 @@ async fn a_parked_user_is_listed_tried_again_and_at_last_goes_on() {
     let (id, before, after) = &users[0];
     for path in ["", "/email-preferences", "/terms"] {
         let path = format!("/api/v1/users/{id}{path}");
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let refused = read.get_after(&path, after).await.expect(503);
         assert_eq!(refused.code(), "projection-parked");
-        assert!(begun.elapsed() < std::time::Duration::from_millis(1_500));
+        assert!(begun.elapsed() < Duration::from_millis(1_500));
         assert!(refused.header("retry-after").is_some());
     }
     let path = format!("/api/v1/users/{id}");
@@ -154,5 +162,117 @@ async fn a_parked_user_is_listed_tried_again_and_at_last_goes_on() {
         .unwrap();
     assert_eq!(record, ("erin".to_owned(), "written by a program of ours that is gone".to_owned()));
     drop((commands, queries, projector));
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_seen_a_parked_event_is_told_so_whenever_it_comes() {
+    let site = Site::migrated().await;
+    let commands = site.start(&["command-api"], &[]);
+    let queries = site.start(&["query-api"], &[]);
+    let projector = site.start(&["projector", "profiles"], &[]);
+    let (write, read) = (Client::new(&commands.ready.http, "acme"), Client::new(&queries.ready.http, "acme"));
+    let created = write.create("ada@example.com").await.expect(201);
+    let path = format!("/api/v1/users/{}", created.id());
+    read.get_after(&path, created.token()).await.expect(200);
+    // Its row takes a while, and then nothing.
+    let mut owner = PgConnection::connect(site.owner_url()).await.unwrap();
+    sqlx::raw_sql(
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_sleep(1); RAISE EXCEPTION 'no' USING ERRCODE = '22000'; END $$;
+         CREATE TRIGGER refuses BEFORE UPDATE ON profiles_1.users FOR EACH ROW EXECUTE FUNCTION public.refuse()",
+    )
+    .execute(&mut owner)
+    .await
+    .unwrap();
+    // While its event is being applied.
+    let renamed = write.patch(&path, json!({"given_name": "Grace"})).await.expect(200);
+    let refused = read.get_after(&path, renamed.token()).await.expect(503);
+    assert_eq!(refused.code(), "projection-parked");
+    // While nobody applies any: waiting would be in vain.
+    drop(projector);
+    let renamed = write.patch(&path, json!({"given_name": "Grete"})).await.expect(200);
+    let begun = Instant::now();
+    let refused = read.get_after(&path, renamed.token()).await.expect(503);
+    assert_eq!(refused.code(), "projection-parked");
+    assert!(begun.elapsed() < Duration::from_millis(1_500));
+    assert_eq!(read.get(&path).await.expect(200).json()["given_name"], "Ada");
+    drop((commands, queries));
+    site.stop().await;
+}
+
+const ASKS: &str = "Discard it? [y/N] ";
+
+/// `rollcall parked …` at a terminal, where somebody types an answer once asked, or hangs up: whether it succeeded, and what
+/// it said.
+fn answered(site: &Site, arguments: &[&str], answer: Option<&[u8]>) -> (bool, String) {
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    // Who types is not among those who hold the terminal open.
+    fcntl(&terminal.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+    let mut command = site.command(&[&["parked"], arguments].concat());
+    command.stdin(terminal.slave).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = crate::rollcall::spawn(command);
+    let (mut output, mut said, mut some) = (child.stdout.take().unwrap(), Vec::new(), [0; 1_024]);
+    while !said.ends_with(ASKS.as_bytes()) {
+        match output.read(&mut some).unwrap() {
+            0 => break,
+            read => said.extend_from_slice(&some[..read]),
+        }
+    }
+    let mut keyboard = File::from(terminal.master);
+    match answer {
+        Some(answer) => keyboard.write_all(answer).unwrap(),
+        None => drop(keyboard),
+    }
+    output.read_to_end(&mut said).unwrap();
+    child.stderr.take().unwrap().read_to_end(&mut said).unwrap();
+    (child.wait().unwrap().success(), text(said))
+}
+
+#[tokio::test]
+async fn discard_asks_at_a_terminal_and_only_yes_means_yes() {
+    let site = Site::migrated().await;
+    let commands = site.start(&["command-api"], &[]);
+    let write = Client::new(&commands.ready.http, "acme");
+    let mut ids = Vec::new();
+    for n in 0..2 {
+        let id = write.create(&format!("ada-{n}@example.com")).await.expect(201).id();
+        write.patch(&format!("/api/v1/users/{id}"), json!({"given_name": "Grace"})).await.expect(200);
+        ids.push(id);
+    }
+    forge(&site, "UPDATE log.events SET event_type = 'Odd' WHERE sequence = 2").await;
+    let projector = site.start(&["projector", "profiles"], &[]);
+    eventually("both are parked", async || {
+        let (_, list) = parked(&site, &["list"]);
+        ids.iter().all(|id| list.contains(id.as_str())).then_some(())
+    })
+    .await;
+    let discarded = async || -> i64 {
+        let mut owner = PgConnection::connect(site.owner_url()).await.unwrap();
+        sqlx::query_scalar("SELECT count(*) FROM projections.discarded").fetch_one(&mut owner).await.unwrap()
+    };
+    let discard = |id: &str, answer: Option<&[u8]>| {
+        answered(&site, &["discard", "profiles", "acme", id, "--reason", "of no use"], answer)
+    };
+    let end_of_input: &[u8] = b"\x04";
+    let not_yes: [&[u8]; 8] =
+        [b"n\n", b"\n", b"no\n", b"N\n", b"maybe\n", b"y y\n", b"\xff\xfe\n", end_of_input];
+    for answer in not_yes.map(Some).into_iter().chain([None]) {
+        let (done, said) = discard(&ids[0], answer);
+        assert!(!done && said.contains(ASKS) && said.contains("cannot be undone"), "{answer:?}: {said}");
+        assert_eq!(discarded().await, 0, "{answer:?}: {said}");
+    }
+    let yes: [&[u8]; 2] = [b"y\n", b"yes\n"];
+    for (before, (id, answer)) in (0..).zip(ids.iter().zip(yes)) {
+        assert_eq!(discarded().await, before);
+        let (done, said) = discard(id, Some(answer));
+        assert!(done && said.contains("discarded by ") && said.contains("goes on"), "{said}");
+    }
+    assert_eq!(discarded().await, 2);
+    // Whoever says so beforehand is not asked, terminal or not.
+    let (_, said) =
+        answered(&site, &["discard", "profiles", "acme", &ids[0], "--reason", "x", "--yes"], Some(b"n\n"));
+    assert!(said.contains("nothing is parked there") && !said.contains(ASKS), "{said}");
+    drop((commands, projector));
     site.stop().await;
 }

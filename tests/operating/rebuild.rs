@@ -19,21 +19,21 @@ use crate::{
 };
 
 /// Runs to its end: whether it went well, and what it said.
-async fn rebuild(site: &Site, arguments: &[&str]) -> (bool, String) {
+pub async fn rebuild(site: &Site, arguments: &[&str]) -> (bool, String) {
     let mut command = site.command(&[&["rebuild"], arguments].concat());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     (output.status.success(), said.concat())
 }
 
-async fn rebuilt(site: &Site, arguments: &[&str]) -> String {
+pub async fn rebuilt(site: &Site, arguments: &[&str]) -> String {
     let (well, said) = rebuild(site, arguments).await;
     assert!(well, "{said}");
     said
 }
 
 /// The version that a query-api reads, by what it says itself.
-async fn serves(api: &Client, projection: &str, version: u64) {
+pub async fn serves(api: &Client, projection: &str, version: u64) {
     eventually("the version that serves", async || {
         let health = api.get("/health/detailed").await.json();
         (health["projections"][projection]["version"] == version).then_some(())
@@ -41,7 +41,7 @@ async fn serves(api: &Client, projection: &str, version: u64) {
     .await;
 }
 
-async fn number(site: &Site, sql: &str) -> i64 {
+pub async fn number(site: &Site, sql: &str) -> i64 {
     let mut connection = PgConnection::connect(site.owner_url()).await.unwrap();
     sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
 }
@@ -51,7 +51,7 @@ async fn reads_are_neither_refused_nor_stale_while_a_read_model_is_rebuilt_and_s
     let site = Site::migrated().await;
     let commands = site.start(&["command-api"], &[]);
     let queries = [site.start(&["query-api"], &[]), site.start(&["query-api"], &[])];
-    let _projectors = [site.start(&["projector"], &[]), site.start(&["projector"], &[])];
+    let projectors = [site.start(&["projector"], &[]), site.start(&["projector"], &[])];
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let clients: Vec<_> = (0..6)
         .map(|client| {
@@ -64,6 +64,10 @@ async fn reads_are_neither_refused_nor_stale_while_a_read_model_is_rebuilt_and_s
     let said = rebuilt(&site, &["profiles"]).await;
     assert!(said.contains("folded anew are alike") && said.contains("profiles_2 serves"), "{said}");
     serves(&api, "profiles", 2).await;
+    for projector in &projectors {
+        let said = projector.logged();
+        assert!(!said.contains("projecting failed"), "{said}");
+    }
     rebuilt(&site, &["profiles", "--switch-back"]).await;
     serves(&api, "profiles", 1).await;
     let said = rebuilt(&site, &["profiles", "--drop-old"]).await;
@@ -83,7 +87,7 @@ async fn reads_are_neither_refused_nor_stale_while_a_read_model_is_rebuilt_and_s
 }
 
 /// Users enough that filling takes a while.
-async fn fill(write: &Client, batches: usize) {
+pub async fn fill(write: &Client, batches: usize) {
     for batch in 0..batches {
         let create = |user| {
             let email = format!("user-{batch}-{user}@example.com");

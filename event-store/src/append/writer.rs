@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Append, Appended, Error, Pending, Stored, batch::Batch, outcome, statement};
 use crate::{
     Recorded, bounded,
+    hints::Topic,
     history::{self, Compare},
     keyed_session,
     tail::{Newest, signed},
@@ -248,7 +249,10 @@ impl Stored {
         for (index, appended) in order {
             self.keep(&mut appends[index].append, appended);
         }
-        self.heads.advance(heads);
+        if !heads.is_empty() {
+            self.heads.advance(heads);
+            self.hints.tell(Topic::Heads);
+        }
     }
 
     fn keep(&self, append: &mut Append, appended: &Appended) {

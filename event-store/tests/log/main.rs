@@ -2,11 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod batches;
+mod hints;
 mod history;
 mod idempotency;
 mod immutability;
 mod keys;
 mod load;
+mod loans;
 mod lost_answers;
 mod migrations;
 mod model;

@@ -11,6 +11,33 @@ use crate::{
     schema::Version,
 };
 
+/// An entry for each event that has been applied: not of those that queue behind a parked one, and of those that were
+/// discarded, of the ones alone that have an entry from before that. Both are looked up by key, however many events there are.
+pub(super) const COUNT: &str = "SELECT c.partition, coalesce(r.rows, 0), c.position - coalesce(o.events, 0)
+     FROM projections.checkpoints c
+     LEFT JOIN (SELECT e.partition, count(*) AS rows FROM {schema}.entries e GROUP BY 1) r USING (partition)
+     LEFT JOIN (SELECT w.partition, count(*) AS events FROM (
+                    SELECT p.partition, q.position FROM projections.parked p
+                    JOIN projections.checkpoints t
+                        ON t.projection = $1 AND t.version = $2 AND t.partition = p.partition
+                    CROSS JOIN LATERAL (
+                        SELECT l.position FROM log.events l
+                        WHERE l.partition = p.partition AND l.tenant_id = p.tenant_id
+                          AND l.aggregate_type = p.aggregate_type AND l.aggregate_id = p.aggregate_id
+                          AND l.sequence >= p.sequence AND l.position <= t.position OFFSET 0) q
+                    WHERE p.projection = $1 AND p.version = $2
+                    UNION
+                    SELECT d.partition, d.position FROM projections.discarded d
+                    JOIN projections.checkpoints t
+                        ON t.projection = $1 AND t.version = $2 AND t.partition = d.partition AND d.position <= t.position
+                    WHERE d.projection = $1 AND NOT EXISTS (
+                        SELECT FROM log.events l
+                        JOIN {schema}.entries a ON a.tenant_id = l.tenant_id AND a.recorded_at = l.recorded_at
+                            AND a.partition = l.partition AND a.position = l.position
+                        WHERE l.partition = d.partition AND l.position = d.position OFFSET 0)) w
+                GROUP BY 1) o USING (partition)
+     WHERE c.projection = $1 AND c.version = $2";
+
 /// What [`differences`] tells apart, in the order of its columns.
 const FIELDS: [&str; 5] = [MISSING, "aggregate_type", "event_type", "actor", "import_id"];
 

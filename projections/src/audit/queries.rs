@@ -204,15 +204,11 @@ impl Queries {
         connection: &mut PgConnection,
         events: Vec<Recorded>,
     ) -> Result<Vec<(Recorded, Opened)>, Error> {
-        let subjects = events.iter().map(|event| &event.stream);
-        let keys = bounded(self.log.keys().of_subjects(connection, subjects)).await?;
-        let mut opened = Vec::with_capacity(events.len());
-        for event in events {
-            let key = keys.get(&event.stream).ok_or_else(|| keys::Error::Missing(event.stream.clone()))?;
-            let personal = key.open_event(&event)?;
-            opened.push((event, personal));
-        }
-        Ok(opened)
+        let subjects: Vec<&StreamId> = events.iter().map(|event| &event.stream).collect();
+        let keys = bounded(self.log.keys().of_subjects(connection, &subjects)).await?;
+        let opened = keys.iter().zip(&events).map(|(key, event)| key.open_event(event));
+        let opened: Vec<Opened> = opened.collect::<Result<_, _>>()?;
+        Ok(events.into_iter().zip(opened).collect())
     }
 }
 

@@ -10,6 +10,12 @@ pub(super) struct Leases {
     pub units: Vec<Lease>,
     /// The living, in the order of their ids.
     pub members: Vec<Uuid>,
+    /// Those of them that would rather leave the work to others: they could not do it.
+    pub declining: Vec<Uuid>,
+    /// Nobody is to work on it for now.
+    pub paused: bool,
+    /// The version has yet to come as far as the log for the first time.
+    pub filling: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +45,18 @@ pub(super) struct Plan {
 }
 
 impl Leases {
+    /// The living who share the work: those who do not decline it or, where there is nobody else, all of them. So work is
+    /// declined only where somebody else may have more luck with it, and is tried again and again where nobody has.
+    fn sharing(&self) -> Vec<Uuid> {
+        let willing: Vec<Uuid> =
+            self.members.iter().copied().filter(|member| !self.declining.contains(member)).collect();
+        if willing.is_empty() { self.members.clone() } else { willing }
+    }
+
+    fn held_by(&self, member: Uuid) -> impl Iterator<Item = u16> {
+        self.units.iter().filter(move |lease| lease.holder == Some(member)).map(|lease| lease.unit)
+    }
+
     /// Units and the epochs at which they were seen.
     pub fn of(&self, units: &[u16]) -> Vec<(u16, Epoch)> {
         self.units.iter().filter(|lease| units.contains(&lease.unit)).map(|l| (l.unit, l.epoch)).collect()
@@ -53,13 +71,24 @@ impl Leases {
     }
 }
 
-/// A member's fair part: units divided by members, and one more for the first ones where that leaves a rest.
+/// A member's fair part: units divided by members, and where that leaves a rest, one more for as many members: for those
+/// who have one more already, so that nothing is handed around for nothing, and then for the first ones.
 pub(super) fn plan(me: Uuid, leases: &Leases) -> Plan {
-    let Some(rank) = leases.members.iter().position(|&member| member == me) else { return Plan::default() };
-    let (units, members) = (leases.units.len(), leases.members.len());
-    let fair = units / members + usize::from(rank < units % members);
-    let mine: Vec<u16> =
-        leases.units.iter().filter(|lease| lease.holder == Some(me)).map(|lease| lease.unit).collect();
+    if !leases.members.contains(&me) {
+        return Plan::default();
+    }
+    let mine: Vec<u16> = leases.held_by(me).collect();
+    if leases.paused {
+        return Plan { take: Vec::new(), let_go: mine };
+    }
+    let mut sharing = leases.sharing();
+    let (each, rest) = (leases.units.len() / sharing.len(), leases.units.len() % sharing.len());
+    // Stable: in the order of their ids otherwise.
+    sharing.sort_by_key(|&member| leases.held_by(member).count() <= each);
+    let Some(rank) = sharing.iter().position(|&member| member == me) else {
+        return Plan { take: Vec::new(), let_go: mine };
+    };
+    let fair = each + usize::from(rank < rest);
     if mine.len() >= fair {
         return Plan { take: Vec::new(), let_go: mine[fair..].to_vec() };
     }
@@ -87,7 +116,7 @@ mod tests {
             };
             Lease { unit, epoch: 1, holder, state }
         };
-        Leases { units: (0..units).map(lease).collect(), members: members.clone() }
+        Leases { units: (0..units).map(lease).collect(), members: members.clone(), ..Leases::default() }
     }
 
     #[test]
@@ -119,6 +148,34 @@ mod tests {
         assert_eq!(plan(member(7), &leases(4, 2, |_| None)), Plan::default());
     }
 
+    #[test]
+    fn what_is_paused_is_let_go_of_and_taken_by_nobody() {
+        let mut held = leases(4, 2, |unit| (unit < 2).then_some(1));
+        held.paused = true;
+        assert_eq!(plan(member(1), &held), Plan { take: vec![], let_go: vec![0, 1] });
+        assert_eq!(plan(member(2), &held), Plan::default());
+    }
+
+    #[test]
+    fn who_works_is_not_disturbed_by_one_who_would_do_as_well() {
+        let held = leases(1, 2, |_| Some(2));
+        assert_eq!([plan(member(1), &held), plan(member(2), &held)], [Plan::default(), Plan::default()]);
+    }
+
+    #[test]
+    fn who_declines_makes_room_where_somebody_else_is_willing_and_goes_on_where_nobody_is() {
+        let mut held = leases(1, 2, |_| Some(1));
+        held.declining = vec![member(1)];
+        assert_eq!(plan(member(1), &held).let_go, [0]);
+        (held.units[0].holder, held.units[0].state) = (None, State::Free);
+        assert_eq!([plan(member(1), &held).take, plan(member(2), &held).take], [vec![], vec![0]]);
+        held.declining = held.members.clone();
+        assert_eq!(plan(member(1), &held).take, [0]);
+        let mut alone = leases(1, 1, |_| Some(1));
+        alone.declining = alone.members.clone();
+        assert_eq!(plan(member(1), &alone), Plan::default());
+    }
+
     proptest! {
         /// However the leases lie: when each does as planned, one after the other, twice, all is held and spread evenly.
         #[test]
@@ -126,8 +183,10 @@ mod tests {
             units in 1_u16..40,
             members in 1_u128..9,
             holders in prop::collection::vec(prop::option::of(1_u128..12), 40),
+            declines in prop::collection::vec(any::<bool>(), 8),
         ) {
             let mut now = leases(units, members, |unit| holders[usize::from(unit)]);
+            now.declining = now.members.iter().zip(declines).filter(|(_, declines)| *declines).map(|(&m, _)| m).collect();
             for _ in 0..2 {
                 for me in now.members.clone() {
                     let Plan { take, let_go } = plan(me, &now);
@@ -143,7 +202,10 @@ mod tests {
                 }
             }
             let held = |me| now.units.iter().filter(|lease| lease.holder == Some(me)).count();
-            let counts: Vec<usize> = now.members.iter().map(|&me| held(me)).collect();
+            for &me in &now.members {
+                prop_assert_eq!(plan(me, &now), Plan::default(), "it does not come to rest");
+            }
+            let counts: Vec<usize> = now.sharing().into_iter().map(held).collect();
             prop_assert_eq!(counts.iter().sum::<usize>(), usize::from(units));
             prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{:?}", counts);
         }

@@ -9,7 +9,7 @@ use super::{
     Epoch, LIVES_FOR, Member, Project, RECONNECTS_WITHIN, Units, Work,
     plan::{Lease, Leases, State},
 };
-use crate::schema::Version;
+use crate::{schema::Version, tables::pause_of};
 
 /// How long what is known of a member that is gone is kept, for those who look into it.
 const KEPT_FOR_S: f64 = 60.0;
@@ -18,20 +18,23 @@ const KEPT_FOR_S: f64 = 60.0;
 pub(super) struct Table(pub PgConnection);
 
 impl Table {
-    /// Says that the member lives, and forgets those that have long been gone.
-    pub async fn say_alive(&mut self, member: &Member) -> Result<(), sqlx::Error> {
+    /// Says that the member lives, and which versions it would rather leave to others, and forgets those that have long been
+    /// gone.
+    pub async fn say_alive(&mut self, member: &Member, declines: &[String]) -> Result<(), sqlx::Error> {
         sqlx::query(
             "WITH forgotten AS (
                  DELETE FROM projections.members
                  WHERE heard_at < clock_timestamp() - $4 * interval '1 second' AND member <> $1)
-             INSERT INTO projections.members AS m (member, process, works, heard_at)
-             VALUES ($1, $2, $3, clock_timestamp())
-             ON CONFLICT (member) DO UPDATE SET heard_at = clock_timestamp(), works = excluded.works",
+             INSERT INTO projections.members AS m (member, process, works, declines, heard_at)
+             VALUES ($1, $2, $3, $5, clock_timestamp())
+             ON CONFLICT (member) DO UPDATE
+             SET heard_at = clock_timestamp(), works = excluded.works, declines = excluded.declines",
         )
         .bind(member.id)
         .bind(process())
         .bind(member.projects.iter().map(Project::name).collect::<Vec<_>>())
         .bind(KEPT_FOR_S)
+        .bind(declines)
         .execute(&mut self.0)
         .await?;
         Ok(())
@@ -41,7 +44,7 @@ impl Table {
     pub async fn look(&mut self, member: &Member) -> Result<BTreeMap<Version, (usize, Leases)>, sqlx::Error> {
         let rows = sqlx::query(
             "WITH heard AS MATERIALIZED (
-                 SELECT m.member, m.works, m.heard_at > clock_timestamp() - $3 * interval '1 second' AS lately,
+                 SELECT m.member, m.works, m.declines, m.heard_at > clock_timestamp() - $3 * interval '1 second' AS lately,
                         m.heard_at > clock_timestamp() - $4 * interval '1 second' AS just_now,
                         EXISTS (SELECT FROM pg_stat_activity a
                                 WHERE a.application_name = 'rollcall-member ' || m.member) AS connected
@@ -49,13 +52,25 @@ impl Table {
              SELECT w.ordinal, v.version, l.unit, l.epoch, l.holder,
                     CASE WHEN h.lately AND (h.connected OR h.just_now) THEN 'held'
                          WHEN h.connected THEN 'frozen' ELSE 'free' END,
-                    ARRAY(SELECT o.member FROM heard o
-                          WHERE ARRAY[w.projection || ' ' || w.shape, v.projection || '_' || v.version] && o.works
-                            AND o.lately AND (o.connected OR o.just_now)
-                          ORDER BY o.member)
-             FROM unnest($1::text[], $2::int4[], $5::int4[]) WITH ORDINALITY AS w(projection, shape, sole, ordinal)
+                    s.members, s.declining, s.paused, v.served_at IS NULL AND v.wrong_at IS NULL
+             FROM unnest($1::text[], $2::int4[], $5::int4[], $6::int4[]) WITH ORDINALITY
+                 AS w(projection, shape, sole, pause, ordinal)
              JOIN projections.versions v
                  ON v.projection = w.projection AND v.shape = w.shape AND v.version = coalesce(w.sole, v.version)
+             CROSS JOIN LATERAL (
+                 SELECT coalesce(array_agg(o.member ORDER BY o.member), '{}') AS members,
+                        coalesce(array_agg(o.member) FILTER (
+                            WHERE v.projection || '_' || v.version = ANY (o.declines)), '{}') AS declining,
+                        -- Only one that has never served can be; all locks need not be looked through for the others.
+                        CASE WHEN v.served_at IS NULL THEN EXISTS (
+                            SELECT FROM pg_locks k
+                            WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted
+                              AND k.classid::int8 = w.pause AND k.objid::int8 = v.version AND k.database =
+                                  (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+                        ELSE false END AS paused
+                 FROM heard o
+                 WHERE ARRAY[w.projection || ' ' || w.shape, v.projection || '_' || v.version] && o.works
+                   AND o.lately AND (o.connected OR o.just_now)) s
              JOIN projections.leases l ON l.projection = v.projection AND l.version = v.version
              LEFT JOIN heard h ON h.member = l.holder
              ORDER BY w.ordinal, v.version, l.unit",
@@ -65,6 +80,7 @@ impl Table {
         .bind(LIVES_FOR.as_secs_f64())
         .bind(RECONNECTS_WITHIN.as_secs_f64())
         .bind(member.projects.iter().map(|project| project.only).collect::<Vec<_>>())
+        .bind(member.projects.iter().map(|project| pause_of(project.projection)).collect::<Vec<_>>())
         .fetch_all(&mut self.0)
         .await?;
         let mut leases: BTreeMap<Version, (usize, Leases)> = BTreeMap::new();
@@ -72,7 +88,8 @@ impl Table {
             let place = usize::try_from(row.try_get::<i64, _>(0)?).expect("ordinals count from 1") - 1;
             let version = Version { projection: member.projects[place].projection, number: row.try_get(1)? };
             let (_, of_version) = leases.entry(version).or_insert((place, Leases::default()));
-            of_version.members = row.try_get(6)?;
+            (of_version.members, of_version.declining) = (row.try_get(6)?, row.try_get(7)?);
+            (of_version.paused, of_version.filling) = (row.try_get(8)?, row.try_get(9)?);
             of_version.units.push(Lease {
                 unit: unit(row.try_get(2)?)?,
                 epoch: row.try_get(3)?,

@@ -37,6 +37,10 @@ pub struct Parked {
     /// Whether the version is the one that queries read.
     #[sqlx(default)]
     pub serves: bool,
+    /// It is to be tried now, and nobody has begun.
+    #[sqlx(default)]
+    #[serde(skip)]
+    due: bool,
 }
 
 impl Parked {
@@ -107,7 +111,7 @@ pub async fn retry(
 ) -> Result<Vec<Outcome>, sqlx::Error> {
     let before = tries(connection, parked).await?;
     bounded(ask(connection, parked)).await?;
-    outcomes(connection, parked, &before, at_most).await
+    outcomes(connection, parked, before, at_most, |_| true).await
 }
 
 /// Records that a projection is to do without the event at which a stream is parked, has the stream tried again, and waits
@@ -159,7 +163,9 @@ pub async fn discard(
     if !recorded {
         return Ok(None);
     }
-    Ok(outcomes(connection, one, &before, at_most).await?.pop())
+    // Where it is parked at that event still, what was tried had hardly heard of it.
+    let past = |now: &Parked| now.position != parked.position;
+    Ok(outcomes(connection, one, before, at_most, past).await?.pop())
 }
 
 async fn ask(connection: &mut PgConnection, parked: &[Parked]) -> Result<(), sqlx::Error> {
@@ -196,7 +202,7 @@ async fn tries(
 ) -> Result<HashMap<Key, Parked>, sqlx::Error> {
     let rows: Vec<Parked> = bounded(
         sqlx::query_as(
-            "SELECT p.* FROM unnest($1::text[], $2::int4[], $3::int4[], $4::text[], $5::text[], $6::text[])
+            "SELECT p.*, p.retry_at <= clock_timestamp() AS due FROM unnest($1::text[], $2::int4[], $3::int4[], $4::text[], $5::text[], $6::text[])
                   AS q(projection, version, partition, tenant_id, aggregate_type, aggregate_id)
              JOIN projections.parked p
                ON p.projection = q.projection AND p.version = q.version AND p.partition = q.partition
@@ -215,25 +221,32 @@ async fn tries(
     Ok(rows.into_iter().map(|row| (key(&row), row)).collect())
 }
 
+/// What became of streams that somebody asked for. `settled` says of one that was tried and is parked whether that can be
+/// the answer; in the end it is.
 async fn outcomes(
     connection: &mut PgConnection,
     parked: &[Parked],
-    before: &HashMap<Key, Parked>,
+    mut before: HashMap<Key, Parked>,
     at_most: Duration,
+    settled: impl Fn(&Parked) -> bool,
 ) -> Result<Vec<Outcome>, sqlx::Error> {
     let until = Instant::now() + at_most;
     loop {
         let now = tries(connection, parked).await?;
+        let last = Instant::now() >= until;
         let outcome = |one: &Parked| match (now.get(&key(one)), before.get(&key(one))) {
             (None, _) => Outcome::Released,
             // Each trying that fails says when it did.
             (Some(now), Some(before)) if now.tried_at == before.tried_at => Outcome::Untried,
+            (Some(now), _) if now.due || !(last || settled(now)) => Outcome::Untried,
             (Some(now), _) => Outcome::Parked(Box::new(now.clone())),
         };
         let outcomes: Vec<Outcome> = parked.iter().map(outcome).collect();
-        if Instant::now() >= until || outcomes.iter().all(|outcome| !matches!(outcome, Outcome::Untried)) {
+        if last || outcomes.iter().all(|outcome| !matches!(outcome, Outcome::Untried)) {
             return Ok(outcomes);
         }
+        // What failed while it is due was begun before anybody asked.
+        before.extend(now.into_iter().filter(|(_, now)| now.due));
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -232,7 +232,9 @@ pub(crate) async fn release(
     Ok(())
 }
 
-/// The stream is parked at this event: because of an error, or without one where only its turn has not come yet.
+/// The stream is parked at this event: because of an error, or without one where only its turn has not come yet. Who was
+/// tried had been put off by [`due`]; where it is due all the same, somebody asked for it meanwhile, and what was tried may
+/// not have known why: it is due still.
 pub(crate) async fn stay(
     connection: &mut PgConnection,
     of: Version,
@@ -244,7 +246,7 @@ pub(crate) async fn stay(
          SET tries = t.tries, position = e.position, sequence = e.sequence, event_id = e.event_id, event_type = e.event_type,
              error = coalesce($8, 'not tried yet: what stood before it was applied a moment ago'),
              tried_at = CASE WHEN $8 IS NULL THEN p.tried_at ELSE clock_timestamp() END,
-             retry_at = CASE WHEN $8 IS NULL THEN clock_timestamp()
+             retry_at = CASE WHEN $8 IS NULL THEN clock_timestamp() WHEN p.retry_at <= clock_timestamp() THEN p.retry_at
                         ELSE clock_timestamp() + least(60 * 2 ^ least(t.tries - 1, 6), 3600) * interval '1 second' END
          FROM log.events e
          CROSS JOIN LATERAL (

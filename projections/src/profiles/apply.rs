@@ -1,17 +1,14 @@
 //! Applies events to profiles: the rows of a batch's users are read once, folded in memory and written once.
 
-use std::collections::{BTreeMap, HashMap, btree_map::Entry};
+use std::{collections::HashMap, fmt::Write as _};
 
-use rollcall_event_store::{
-    Log, Partition, Position, Recorded, StreamId,
-    keys::{Digester, SubjectKey},
-    tail::Span,
-};
+use rollcall_event_store::{Log, Partition, Position, Recorded, StreamId, keys::SubjectKey, tail::Span};
 use sqlx::{PgConnection, Row};
 
 use super::{SCHEMA, SEALED, drift, names};
 use crate::{
     Profile,
+    copy::Rows,
     drift::{Drift, Folded, RowKey, Swept},
     parking::Place,
     projector::{Error, Projection},
@@ -30,16 +27,20 @@ pub struct Profiles {
     skip: String,
 }
 
-/// Rows to write, a column each; numbers of a row's digests go as text.
+/// Rows to change, a column each; numbers of a row's digests go as text.
 const ROWS: &str =
-    "unnest($1::int8[], $2::int8[], $3::int4[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
-    $9::text[]) AS n(position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)";
+    "unnest($1::int8[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::text[])
+    AS n(position, version, tenant_id, user_id, status, sealed, traits, name_digests)";
+
+/// Fields of a row that is inserted.
+const INSERTED: i16 = 9;
 
 /// A profile on its way from one version to another.
 struct Folding<'a> {
+    stream: &'a StreamId,
     /// The batch holds the user's first event.
     new: bool,
-    key: &'a SubjectKey,
+    key: SubjectKey,
     profile: Profile,
     version: u64,
     partition: Partition,
@@ -56,14 +57,12 @@ impl Profiles {
                  FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q(tenant_id, user_id, ordinal)
                  JOIN {schema}.users u ON u.tenant_id = q.tenant_id AND u.user_id = q.user_id",
             ),
-            // A plain insert: a new user whose row is there already would be an error, and must be loud.
-            insert: version.sql(&format!(
-                "INSERT INTO {{schema}}.users
+            // A new user whose row is there already would be an error, and must be loud.
+            insert: version.sql(
+                "COPY {schema}.users
                      (position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)
-                 SELECT position, version, partition, tenant_id, user_id, status, sealed, traits::jsonb,
-                        name_digests::integer[]
-                 FROM {ROWS}"
-            )),
+                 FROM STDIN (FORMAT binary)",
+            ),
             update: version.sql(&format!(
                 "UPDATE {{schema}}.users u SET position = n.position, version = n.version, status = n.status,
                         sealed = n.sealed, traits = n.traits::jsonb, name_digests = n.name_digests::integer[]
@@ -80,42 +79,41 @@ impl Profiles {
         }
     }
 
-    /// The rows that the batch's events go on from.
+    /// The rows that the batch's events go on from: a user each, by its first event in the batch.
     async fn begin<'a>(
         &self,
         connection: &mut PgConnection,
-        firsts: &[&Recorded],
-        keys: &'a HashMap<StreamId, SubjectKey>,
-    ) -> Result<BTreeMap<StreamId, Folding<'a>>, Error> {
-        let mut folding = BTreeMap::new();
-        for first in firsts {
-            let key = keys.get(&first.stream).ok_or_else(|| row_error(first))?;
-            let start = Folding {
+        firsts: &[&'a Recorded],
+    ) -> Result<Vec<Folding<'a>>, Error> {
+        let streams: Vec<&StreamId> = firsts.iter().map(|first| &first.stream).collect();
+        let keys = self.log.keys().of_passing(connection, &streams).await?;
+        let mut folding: Vec<Folding<'_>> = firsts
+            .iter()
+            .zip(keys)
+            .map(|(first, key)| Folding {
+                stream: &first.stream,
                 new: first.sequence == 1,
                 key,
                 profile: Profile::default(),
                 version: 0,
                 partition: first.partition,
                 position: first.position,
-            };
-            folding.insert(first.stream.clone(), start);
-        }
-        let known: Vec<&&Recorded> = firsts.iter().filter(|first| first.sequence > 1).collect();
+            })
+            .collect();
+        let known: Vec<usize> = (0..firsts.len()).filter(|&slot| firsts[slot].sequence > 1).collect();
         if known.is_empty() {
             return Ok(folding);
         }
         let rows = sqlx::query(&self.select)
-            .bind(known.iter().map(|first| &*first.stream.tenant).collect::<Vec<_>>())
-            .bind(known.iter().map(|first| &*first.stream.aggregate_id).collect::<Vec<_>>())
+            .bind(known.iter().map(|&slot| &*streams[slot].tenant).collect::<Vec<_>>())
+            .bind(known.iter().map(|&slot| &*streams[slot].aggregate_id).collect::<Vec<_>>())
             .fetch_all(connection)
             .await?;
         for row in rows {
             let place = usize::try_from(row.try_get::<i64, _>(0)? - 1).expect("ordinals count from 1");
-            let first = known[place];
-            let Entry::Occupied(mut entry) = folding.entry(first.stream.clone()) else { continue };
-            let folding = entry.get_mut();
+            let (first, folding) = (firsts[known[place]], &mut folding[known[place]]);
             folding.version = u64::try_from(row.try_get::<i64, _>(2)?).map_err(|_| row_error(first))?;
-            if let SubjectKey::Alive(key) = folding.key {
+            if let SubjectKey::Alive(key) = &folding.key {
                 let plain = key.open_row(SEALED, &first.stream, row.try_get(1)?)?;
                 folding.profile = serde_json::from_slice(&plain).map_err(|_| row_error(first))?;
             }
@@ -123,37 +121,52 @@ impl Profiles {
         Ok(folding)
     }
 
-    async fn write(
-        &self,
-        connection: &mut PgConnection,
-        folded: BTreeMap<StreamId, Folding<'_>>,
-    ) -> Result<(), Error> {
-        let mut digesters: HashMap<&str, Digester> = HashMap::new();
-        let (mut new, mut changed) = (Columns::default(), Columns::default());
+    async fn write(&self, connection: &mut PgConnection, folded: &[Folding<'_>]) -> Result<(), Error> {
+        let mut names: HashMap<&str, names::Digests> = HashMap::new();
+        let (mut new, mut changed) = (Rows::new(INSERTED), Columns::default());
         let mut erased: (Vec<&str>, Vec<&str>) = Default::default();
-        for (stream, folding) in &folded {
-            let SubjectKey::Alive(key) = folding.key else {
+        for folding in folded {
+            let stream = folding.stream;
+            let SubjectKey::Alive(key) = &folding.key else {
                 erased.0.push(&stream.tenant);
                 erased.1.push(&stream.aggregate_id);
                 continue;
             };
             let profile = &folding.profile;
             let plain = serde_json::to_vec(profile).expect("a profile is JSON");
-            let digester = digesters
-                .entry(&stream.tenant)
-                .or_insert_with(|| self.log.keys().digester(&stream.tenant, names::SCOPE));
-            let columns = if folding.new { &mut new } else { &mut changed };
-            columns.position.push(folding.position.cast_signed());
-            columns.version.push(folding.version.cast_signed());
-            columns.partition.push(i32::from(folding.partition));
-            columns.tenant.push(&stream.tenant);
-            columns.user_id.push(&stream.aggregate_id);
-            columns.status.push(profile.user.status().map_or("unknown", rollcall_domain::Status::as_str));
-            columns.sealed.push(key.seal_row(SEALED, stream, &plain));
-            columns.traits.push(profile.traits_json());
-            columns.name_digests.push(array(&names::of_user(digester, &profile.user)));
+            let names = names.entry(&stream.tenant).or_insert_with(|| {
+                names::Digests::new(self.log.keys().digester(&stream.tenant, names::SCOPE))
+            });
+            let (position, version) = (folding.position.cast_signed(), folding.version.cast_signed());
+            let status = profile.user.status().map_or("unknown", rollcall_domain::Status::as_str);
+            let sealed = key.seal_row(SEALED, stream, &plain);
+            let (traits, digests) = (profile.traits_json(), names.of_user(&profile.user));
+            if folding.new {
+                new.row()
+                    .int8(position)
+                    .int8(version)
+                    .int4(i32::from(folding.partition))
+                    .text(&stream.tenant)
+                    .text(&stream.aggregate_id)
+                    .text(status)
+                    .bytes(&sealed)
+                    .jsonb(&traits)
+                    .int4_array(&digests);
+            } else {
+                changed.position.push(position);
+                changed.version.push(version);
+                changed.tenant.push(&stream.tenant);
+                changed.user_id.push(&stream.aggregate_id);
+                changed.status.push(status);
+                changed.sealed.push(sealed);
+                changed.traits.push(traits);
+                changed.name_digests.push(array(&digests));
+            }
         }
-        new.write(connection, &self.insert).await?;
+        let inserted = new.count();
+        if new.send(connection, &self.insert).await? != inserted {
+            return Err(sqlx::Error::RowNotFound.into());
+        }
         changed.write(connection, &self.update).await?;
         if !erased.0.is_empty() {
             sqlx::query(&self.delete).bind(erased.0).bind(erased.1).execute(connection).await?;
@@ -172,15 +185,17 @@ impl Projection for Profiles {
     async fn apply(&self, transaction: &mut PgConnection, spans: &[Span]) -> Result<(), Error> {
         let events = self.log.read_spans(transaction, spans).await?;
         let of_users = || events.iter().filter(|event| &*event.stream.aggregate_type == USER);
-        let keys = self.log.keys().of_subjects(transaction, of_users().map(|event| &event.stream)).await?;
-        let mut firsts: HashMap<&StreamId, &Recorded> = HashMap::new();
+        let mut slots: HashMap<&StreamId, usize> = HashMap::new();
+        let mut firsts: Vec<&Recorded> = Vec::new();
         for event in of_users() {
-            firsts.entry(&event.stream).or_insert(event);
+            slots.entry(&event.stream).or_insert_with(|| {
+                firsts.push(event);
+                firsts.len() - 1
+            });
         }
-        let firsts: Vec<&Recorded> = firsts.into_values().collect();
-        let mut folding = self.begin(transaction, &firsts, &keys).await?;
+        let mut folding = self.begin(transaction, &firsts).await?;
         for event in of_users() {
-            let folding = folding.get_mut(&event.stream).ok_or_else(|| row_error(event))?;
+            let folding = &mut folding[slots[&event.stream]];
             // Of an erased user nothing is to be there, whatever the events say.
             if matches!(folding.key, SubjectKey::Erased) {
                 continue;
@@ -199,7 +214,7 @@ impl Projection for Profiles {
             folding.version = event.sequence;
             folding.position = event.position;
         }
-        self.write(transaction, folding).await
+        self.write(transaction, &folding).await
     }
 
     fn count(&self) -> &'static str {
@@ -250,17 +265,18 @@ impl Projection for Profiles {
             .execute(&mut *transaction)
             .await?;
         let Some(last) = folded.events.last() else { return Ok(()) };
-        let keys = self.log.keys().in_vault(transaction, [&folded.stream]).await?;
-        let key = keys.get(&folded.stream).ok_or_else(|| row_error(last))?;
+        let mut keys = self.log.keys().in_vault(transaction, &[&folded.stream]).await?;
+        let key = keys.pop().ok_or_else(|| row_error(last))?;
         let folding = Folding {
+            stream: &folded.stream,
             new: true,
+            profile: drift::profile(&key, folded)?,
             key,
-            profile: drift::profile(key, folded)?,
             version: last.sequence,
             partition: last.partition,
             position: last.position,
         };
-        self.write(transaction, [(folded.stream.clone(), folding)].into()).await
+        self.write(transaction, &[folding]).await
     }
 }
 
@@ -268,12 +284,11 @@ fn row_error(event: &Recorded) -> Error {
     Error::Row { partition: event.partition, position: event.position }
 }
 
-/// The columns of the rows to write.
+/// The columns of the rows to change.
 #[derive(Default)]
 struct Columns<'a> {
     position: Vec<i64>,
     version: Vec<i64>,
-    partition: Vec<i32>,
     tenant: Vec<&'a str>,
     user_id: Vec<&'a str>,
     status: Vec<&'a str>,
@@ -283,7 +298,7 @@ struct Columns<'a> {
 }
 
 impl Columns<'_> {
-    /// Writes all rows; each must find its place.
+    /// Changes all rows; each must be there.
     async fn write(self, connection: &mut PgConnection, statement: &str) -> Result<(), Error> {
         let rows = self.position.len() as u64;
         if rows == 0 {
@@ -292,7 +307,6 @@ impl Columns<'_> {
         let done = sqlx::query(statement)
             .bind(self.position)
             .bind(self.version)
-            .bind(self.partition)
             .bind(self.tenant)
             .bind(self.user_id)
             .bind(self.status)
@@ -307,6 +321,12 @@ impl Columns<'_> {
 
 /// An array in PostgreSQL's text form: arrays of arrays must be rectangular, so each row's goes as text.
 fn array(numbers: &[i32]) -> String {
-    let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
-    format!("{{{}}}", numbers.join(","))
+    let mut text = String::with_capacity(2 + numbers.len() * 9);
+    text.push('{');
+    for (place, number) in numbers.iter().enumerate() {
+        let comma = if place > 0 { "," } else { "" };
+        write!(text, "{comma}{number}").expect("a string grows");
+    }
+    text.push('}');
+    text
 }

@@ -18,14 +18,27 @@ use crate::{
     stored::{USER, user_event},
 };
 
-/// A row for each user whose first event has been applied.
-pub(super) const COUNT: &str = "SELECT c.partition, coalesce(r.rows, 0), coalesce(e.streams, 0)
+/// A row for each user whose first event has been applied: not of those that are parked there, and of those whose first event
+/// was discarded, of the ones alone that have a row from before that. Both are looked up by key, however many users there are.
+pub(super) const COUNT: &str =
+    "SELECT c.partition, coalesce(r.rows, 0), coalesce(e.streams, 0) - coalesce(o.streams, 0)
      FROM projections.checkpoints c
      LEFT JOIN (SELECT u.partition, count(*) AS rows FROM {schema}.users u GROUP BY 1) r USING (partition)
      LEFT JOIN (SELECT l.partition, count(*) AS streams FROM log.events l
                 JOIN projections.checkpoints t ON t.projection = $1 AND t.version = $2 AND t.partition = l.partition
                 WHERE l.sequence = 1 AND l.aggregate_type = 'user' AND l.position <= t.position
                 GROUP BY 1) e USING (partition)
+     LEFT JOIN (SELECT w.partition, count(*) AS streams FROM (
+                    SELECT p.partition, p.tenant_id, p.aggregate_id FROM projections.parked p
+                    WHERE p.projection = $1 AND p.version = $2 AND p.aggregate_type = 'user' AND p.sequence = 1
+                    UNION
+                    SELECT d.partition, d.tenant_id, d.aggregate_id FROM projections.discarded d
+                    JOIN projections.checkpoints t
+                        ON t.projection = $1 AND t.version = $2 AND t.partition = d.partition AND d.position <= t.position
+                    WHERE d.projection = $1 AND d.aggregate_type = 'user' AND d.sequence = 1 AND NOT EXISTS (
+                        SELECT FROM {schema}.users u
+                        WHERE u.tenant_id = d.tenant_id AND u.user_id = d.aggregate_id OFFSET 0)) w
+                GROUP BY 1) o USING (partition)
      WHERE c.projection = $1 AND c.version = $2";
 
 /// The fields of users' rows that differ from the fold of their events.
@@ -52,7 +65,9 @@ pub(super) async fn differences(
         found.insert(usize::try_from(row.try_get::<i64, _>(7)? - 1).expect("ordinals count from 1"), row);
     }
     let users = folded.iter().filter(|folded| is_user(folded) && !folded.events.is_empty());
-    let keys = log.keys().in_vault(connection, users.map(|folded| &folded.stream)).await?;
+    let users: Vec<&StreamId> = users.map(|folded| &folded.stream).collect();
+    let keys = log.keys().in_vault(connection, &users).await?;
+    let keys: HashMap<&StreamId, SubjectKey> = users.into_iter().zip(keys).collect();
     let mut differences = Vec::with_capacity(folded.len());
     for (place, folded) in folded.iter().enumerate() {
         let row = found.get(&place);
@@ -106,7 +121,10 @@ fn of_row(log: &Log, key: &DataKey, row: &PgRow, folded: &Folded) -> Result<Vec<
     let json = |text: &str| serde_json::from_str::<Value>(text).map_err(|_| place());
     differs("traits", json(row.try_get(5)?)? != json(&profile.traits_json())?);
     let digester = log.keys().digester(&folded.stream.tenant, names::SCOPE);
-    differs("name_digests", row.try_get::<Vec<i32>, _>(6)? != names::of_user(&digester, &profile.user));
+    differs(
+        "name_digests",
+        row.try_get::<Vec<i32>, _>(6)? != names::Digests::new(digester).of_user(&profile.user),
+    );
     // A row that cannot be opened or read is another form of being wrong.
     let stored = key.open_row(SEALED, &folded.stream, row.try_get(4)?).ok();
     match stored.and_then(|plain| serde_json::from_slice::<Profile>(&plain).ok()) {

@@ -4,6 +4,8 @@
 //! prefix of each of its words and filters what it finds after decryption; the cut makes a digest common enough to say
 //! little about whom it belongs to.
 
+use std::collections::HashMap;
+
 use rollcall_domain::User;
 use rollcall_event_store::keys::Digester;
 
@@ -30,22 +32,41 @@ fn cut(digester: &Digester, prefix: &str) -> i32 {
     i32::from_be_bytes([0, digest.0[0], digest.0[1], digest.0[2]])
 }
 
-/// The digests that a user's row bears, sorted.
-pub(super) fn of_user(digester: &Digester, user: &User) -> Vec<i32> {
-    let names = [user.given_name(), user.family_name(), user.display_name()];
-    let mut digests: Vec<i32> = names
-        .into_iter()
-        .flatten()
-        .flat_map(|name| words(name.as_str()).take(WORDS_MAX))
-        .flat_map(|word| {
-            let length = word.chars().count();
-            let lengths = PREFIXES.into_iter().filter(move |&indexed| indexed <= length);
-            lengths.map(|indexed| cut(digester, prefix(&word, indexed))).collect::<Vec<_>>()
-        })
-        .collect();
-    digests.sort_unstable();
-    digests.dedup();
-    digests
+/// The digests of one tenant's names in one batch. Many people share a prefix: each is digested once.
+pub(super) struct Digests {
+    digester: Digester,
+    known: HashMap<String, i32>,
+}
+
+impl Digests {
+    pub fn new(digester: Digester) -> Self {
+        Self { digester, known: HashMap::new() }
+    }
+
+    /// The digests that a user's row bears, sorted.
+    pub fn of_user(&mut self, user: &User) -> Vec<i32> {
+        let names = [user.given_name(), user.family_name(), user.display_name()];
+        let mut digests = Vec::new();
+        for name in names.into_iter().flatten() {
+            for word in words(name.as_str()).take(WORDS_MAX) {
+                let length = word.chars().count();
+                let lengths = PREFIXES.into_iter().filter(|&indexed| indexed <= length);
+                digests.extend(lengths.map(|indexed| self.of_prefix(prefix(&word, indexed))));
+            }
+        }
+        digests.sort_unstable();
+        digests.dedup();
+        digests
+    }
+
+    fn of_prefix(&mut self, prefix: &str) -> i32 {
+        if let Some(known) = self.known.get(prefix) {
+            return *known;
+        }
+        let digest = cut(&self.digester, prefix);
+        self.known.insert(prefix.to_owned(), digest);
+        digest
+    }
 }
 
 /// A search for names: every word must begin a word of some name.

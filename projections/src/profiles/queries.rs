@@ -280,15 +280,16 @@ async fn read_many(
         found[usize::try_from(ordinal - 1).expect("ordinals count from 1")] = Some(row);
     }
     let present = streams.iter().zip(&found).filter(|(_, row)| row.is_some()).map(|(stream, _)| *stream);
-    let keys = keys.of_subjects(connection, present).await?;
-    streams
-        .iter()
-        .zip(found)
-        .map(|(&stream, row)| match (row, keys.get(stream)) {
-            (Some(row), Some(key)) => open_row(stream, key, row),
-            _ => Ok(None),
-        })
-        .collect()
+    let present: Vec<&StreamId> = present.collect();
+    let mut keys = keys.of_subjects(connection, &present).await?.into_iter();
+    let rows = streams.iter().zip(found).map(|(stream, row)| match row {
+        Some(row) => {
+            let key = keys.next().expect("a key for each row that is there");
+            open_row(stream, &key, row)
+        }
+        None => Ok(None),
+    });
+    rows.collect()
 }
 
 async fn open(
@@ -301,14 +302,9 @@ async fn open(
         .iter()
         .map(|row| Ok(StreamId::new(tenant, USER, sqlx::Row::try_get::<&str, _>(row, 0)?)))
         .collect::<Result<_, sqlx::Error>>()?;
-    let keys = keys.of_subjects(connection, &streams).await?;
-    let mut opened = Vec::with_capacity(rows.len());
-    for (stream, row) in streams.iter().zip(rows) {
-        if let Some(key) = keys.get(stream) {
-            opened.extend(open_row(stream, key, row)?);
-        }
-    }
-    Ok(opened)
+    let keys = keys.of_subjects(connection, &streams.iter().collect::<Vec<_>>()).await?;
+    let opened = streams.iter().zip(&keys).zip(rows).map(|((stream, key), row)| open_row(stream, key, row));
+    opened.filter_map(Result::transpose).collect()
 }
 
 /// A row of (user_id, sealed, version, partition, position); none where the user was erased a moment ago.

@@ -120,7 +120,10 @@ fn of_database(error: &sqlx::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use rollcall_domain::stored;
+    use sqlx::error::{DatabaseError, ErrorKind};
 
     use super::*;
 
@@ -137,6 +140,62 @@ mod tests {
         );
         let error = Error::from(sqlx::Error::Decode("ada@example.com".into()));
         assert_eq!(error.told(), "the database failed: a column cannot be decoded");
+    }
+
+    /// An error of the database that has a SQLSTATE alone.
+    #[derive(Debug, thiserror::Error)]
+    #[error("SQLSTATE {0}")]
+    struct Of(&'static str);
+
+    impl DatabaseError for Of {
+        fn message(&self) -> &str {
+            "of a test"
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    #[test]
+    fn what_the_database_says_is_judged_by_the_class_of_its_state() {
+        for (verdict, states) in [
+            // A NUL in a text, a row twice, a row too long.
+            (Verdict::Poisoned, &["22P05", "23505", "54000"][..]),
+            // No such table, no right to it, a file that cannot be read, a damaged index.
+            (Verdict::Halted, &["42P01", "42501", "58030", "XX002"]),
+            // A connection lost, a conflict, a disk that is full, a shutdown, a lock, a read-only standby.
+            (
+                Verdict::Transient,
+                &["08006", "40001", "40P01", "53100", "57P01", "57014", "55P03", "25006", "", "2"],
+            ),
+        ] {
+            for state in states {
+                let error = || sqlx::Error::Database(Box::new(Of(state)));
+                let errors = [
+                    Error::from(error()),
+                    tail::Error::Database(error()).into(),
+                    keys::Error::Database(error()).into(),
+                ];
+                assert_eq!(errors.map(|error| error.verdict()), [verdict; 3], "{state}");
+            }
+        }
     }
 
     #[test]

@@ -19,6 +19,9 @@ use super::message::{ID_HEADER, PARTITION_HEADER, POSITION_HEADER, SOURCE_HEADER
 
 pub const STREAM: &str = "ROLLCALL";
 
+/// How long a server may take to say that it is there.
+const SAYS_SO_WITHIN: Duration = Duration::from_secs(3);
+
 /// What the stream is made with. It keeps the newest and discards the old: the log can refill it.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -74,7 +77,8 @@ pub enum Error {
 /// # Errors
 /// [`Error::NoJetStream`] or [`Error::Unreachable`].
 pub async fn check(client: &async_nats::Client) -> Result<(), Error> {
-    let answer = client.request("$JS.API.INFO", "".into()).await.map_err(|error| match error.kind() {
+    let request = async_nats::Request::new().timeout(Some(SAYS_SO_WITHIN));
+    let answer = client.send_request("$JS.API.INFO", request).await.map_err(|error| match error.kind() {
         RequestErrorKind::NoResponders => Error::NoJetStream,
         _ => Error::Unreachable(Box::new(error)),
     })?;

@@ -3,9 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use rollcall_event_store::tail::Span;
-use rollcall_projections::checkpoint;
+use rollcall_projections::{checkpoint, profiles::SCHEMA};
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -13,6 +16,7 @@ use crate::{
     runtime::profiles,
     support::{PARTITIONS, PATIENCE, Test},
     users::{Users, seats},
+    versions::owner,
 };
 
 /// Holders of the leases on profiles, by unit, with their epochs.
@@ -146,4 +150,86 @@ async fn a_member_that_froze_inside_a_transaction_loses_its_sessions_with_its_le
     test.wait(&heir.progress).await;
     assert_folded(&rows(&test, &users).await, &users);
     heir.stop().await;
+}
+
+/// Waits until a number is what it should be.
+pub async fn until(test: &Test, sql: &str, wanted: i64) {
+    let begun = Instant::now();
+    while test.number(sql).await != wanted {
+        assert!(begun.elapsed() < PATIENCE, "{sql} is not {wanted}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+const BEHIND: &str = "SELECT count(*) FROM projections.checkpoints c
+     WHERE c.projection = 'profiles' AND c.version = 2
+       AND c.position <> coalesce((SELECT max(e.position) FROM log.events e WHERE e.partition = c.partition), 0)";
+/// Sessions that wait for a lock on the new version's rows.
+const WAITING: &str =
+    "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'profiles_2.users'::regclass";
+
+/// A version beside the first one, whose indexes are being made and are not done before `unlock` ends, while events come.
+struct Indexing {
+    test: Test,
+    users: Users,
+    made: JoinHandle<Result<(), sqlx::Error>>,
+    unlock: PgConnection,
+    process: crate::support::Process,
+}
+
+impl Indexing {
+    async fn begin() -> Self {
+        let test = Test::new().await;
+        let mut users = Users::default();
+        let mut owner = owner(&test).await;
+        assert_eq!(owner.make(&SCHEMA).await.unwrap(), 2);
+        // A version that is large.
+        test.execute(
+            "CREATE UNLOGGED TABLE profiles_2.large AS SELECT repeat('x', 1900) FROM generate_series(1, 36000)",
+        )
+        .await;
+        let process = profiles(&test, &test.log).await;
+        write(&test, &mut users, 1).await;
+        until(&test, BEHIND, 0).await;
+        let mut unlock = test.superuser().await;
+        sqlx::raw_sql("BEGIN; LOCK TABLE profiles_2.users IN ROW EXCLUSIVE MODE")
+            .execute(&mut unlock)
+            .await
+            .unwrap();
+        let made = tokio::spawn(async move { owner.make_indexes(&SCHEMA, 2).await });
+        until(&test, WAITING, 1).await;
+        write(&test, &mut users, 2).await;
+        test.wait(&process.progress).await;
+        // As long as a projector would take to notice.
+        sleep(Duration::from_millis(500)).await;
+        assert_eq!(test.number(WAITING).await, 1, "a batch waits for the indexes");
+        assert_eq!(test.number(BEHIND).await, i64::from(PARTITIONS));
+        Self { test, users, made, unlock, process }
+    }
+
+    async fn goes_on(self) {
+        until(&self.test, BEHIND, 0).await;
+        assert_folded(&rows(&self.test, &self.users).await, &self.users);
+        self.process.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_works_on_a_version_while_its_indexes_are_made() {
+    let mut indexing = Indexing::begin().await;
+    sqlx::raw_sql("COMMIT").execute(&mut indexing.unlock).await.unwrap();
+    (&mut indexing.made).await.unwrap().unwrap();
+    let begun = Instant::now();
+    indexing.goes_on().await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "work went on after {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_goes_on_where_who_made_indexes_died() {
+    let mut indexing = Indexing::begin().await;
+    let killed = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks
+         WHERE NOT granted AND relation = 'profiles_2.users'::regclass";
+    assert_eq!(indexing.test.number(killed).await, 1);
+    assert!((&mut indexing.made).await.unwrap().is_err());
+    indexing.goes_on().await;
 }

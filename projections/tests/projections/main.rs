@@ -14,3 +14,4 @@ mod server;
 mod status;
 mod support;
 mod users;
+mod versions;

@@ -15,6 +15,8 @@ use rollcall_projections::{
 };
 use sqlx::Row;
 use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
     sync::watch,
     time::{sleep, timeout},
 };
@@ -51,6 +53,32 @@ impl Server {
         let (user, password) =
             (address.username().unwrap().to_owned(), address.password().unwrap().to_owned());
         async_nats::ConnectOptions::with_user_and_password(user, password).connect(address).await.unwrap()
+    }
+
+    /// A client that is told a port where nobody listens yet, and goes on trying there.
+    pub async fn client_of_nobody(&self, port: u16) -> async_nats::Client {
+        let address: async_nats::ServerAddr = self.nats.url().parse().unwrap();
+        let (user, password) =
+            (address.username().unwrap().to_owned(), address.password().unwrap().to_owned());
+        async_nats::ConnectOptions::with_user_and_password(user, password)
+            .retry_on_initial_connect()
+            .reconnect_delay_callback(|_| Duration::from_millis(200))
+            .connect(format!("nats://127.0.0.1:{port}"))
+            .await
+            .unwrap()
+    }
+
+    /// From now on there is a way to this server at that port.
+    pub async fn listen_at(&self, port: u16) {
+        let address: async_nats::ServerAddr = self.nats.url().parse().unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut server =
+                    TcpStream::connect((address.host().to_owned(), address.port())).await.unwrap();
+                tokio::spawn(async move { copy_bidirectional(&mut client, &mut server).await });
+            }
+        });
     }
 
     pub async fn context(&self) -> jetstream::Context {

@@ -8,9 +8,18 @@ use proptest::{
 };
 use rollcall_projections::{
     Progress,
+    audit::Audit,
+    drift::{self, Counted},
     parking::operator::{self, Outcome, Parked, Sought},
+    profiles::Profiles,
+    projector::Projection,
+    schema::Version,
 };
-use tokio::time::sleep;
+use sqlx::ConnectOptions;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use crate::{
     laws::{assert_folded, rows},
@@ -100,7 +109,22 @@ async fn an_event_that_cannot_be_applied_parks_its_stream_and_everything_else_go
     let sick = [(0, 17), (1, 1), (2, 5), (3, 31)];
     // Another process, which has no memory of what was there before.
     let process = profiles(&test, &test.another_log().await).await;
+    let mut readers = JoinSet::new();
+    for (user, sequence) in sick {
+        let (progress, stream) = (process.progress.clone(), users.0[&user].stream.clone());
+        let id = &stream.aggregate_id;
+        let at =
+            format!("SELECT position FROM log.events WHERE aggregate_id = '{id}' AND sequence = {sequence}");
+        let at = (stream.partition(PARTITIONS), u64::try_from(test.number(&at).await).unwrap());
+        readers.spawn(async move {
+            // Whoever is told of the position knows at the same time what is parked there.
+            assert!(progress.wait([at].into_iter(), PATIENCE).await);
+            assert_eq!(progress.parked(&stream), Some(at));
+        });
+    }
+    readers.join_all().await;
     test.wait(&process.progress).await;
+    assert_eq!(is_parked(&process.progress, &users, 4), None);
     assert_healthy(&test, &users, &sick).await;
     let list = parked(&test).await;
     assert_eq!(where_parked(&list, &users), BTreeSet::from(sick));
@@ -108,11 +132,6 @@ async fn an_event_that_cannot_be_applied_parks_its_stream_and_everything_else_go
     assert!(list.iter().all(|one| one.projection == "profiles" && one.tries == 1), "{list:?}");
     let error = "event type PoisonedTraitsChanged is unknown to this program";
     assert!(list.iter().any(|one| one.error.ends_with(error)), "{list:?}");
-    for (user, _) in sick {
-        assert!(is_parked(&process.progress, &users, user) <= Some(users.0[&user].position));
-        assert!(is_parked(&process.progress, &users, user).is_some());
-    }
-    assert_eq!(is_parked(&process.progress, &users, 4), None);
 
     // Life goes on; what is parked queues.
     rounds(&test, &mut users, 30..35).await;
@@ -242,6 +261,167 @@ async fn a_discarded_event_is_done_without_for_good_and_on_the_record() {
     assert_eq!(again, all);
     assert_eq!(where_parked(&parked(&test).await, &users), BTreeSet::from([(1, 2)]));
     process.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_discarded_while_its_stream_is_being_tried_is_done_without_in_seconds() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    rounds(&test, &mut users, 0..2).await;
+    let process = profiles(&test, &test.another_log().await).await;
+    test.wait(&process.progress).await;
+    // Each try takes its time, and fails.
+    test.execute(
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_sleep(1.5); RAISE EXCEPTION 'no' USING ERRCODE = '22000'; END $$;
+         CREATE TRIGGER refuses BEFORE UPDATE ON profiles_1.users FOR EACH ROW
+             WHEN (NEW.user_id = 'user-0' AND NEW.sealed <> OLD.sealed) EXECUTE FUNCTION public.refuse()",
+    )
+    .await;
+    users.wish(&test.log, 0, seats(7)).await;
+    test.wait(&process.progress).await;
+    users.wish(&test.log, 0, seats(8)).await;
+    test.wait(&process.progress).await;
+    let one = parked(&test).await.remove(0);
+    assert_eq!((one.tries, one.queued), (1, 1));
+    let mut connection = test.superuser().await;
+    let nobody_waits = Duration::ZERO;
+    operator::retry(&mut connection, std::slice::from_ref(&one), nobody_waits).await.unwrap();
+    let begun =
+        "SELECT count(*) FROM projections.parked WHERE retry_at > clock_timestamp() + interval '90 s'";
+    tokio::time::timeout(PATIENCE, async {
+        while test.number(begun).await == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(parked(&test).await[0].tries, 1, "it was tried too fast to tell");
+    let asked = Instant::now();
+    // The answer is of the try that knew of it: the stream has come as far as the next event.
+    let outcome = discard(&test, "user-0").await;
+    assert!(matches!(&outcome, Outcome::Parked(now) if now.sequence == one.sequence + 1), "{outcome:?}");
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+    process.stop().await;
+}
+
+async fn counted<P: Projection>(test: &Test) -> Vec<Counted> {
+    let version = Version { projection: P::SCHEMA.name, number: 1 };
+    let mut service = test.provisioned.service.connect().await.unwrap();
+    drift::count(&P::of(&test.log, version), &mut service, version).await.unwrap()
+}
+
+/// By how many rows there are more than there should be.
+async fn surplus<P: Projection>(test: &Test) -> i64 {
+    let counted = counted::<P>(test).await;
+    counted.iter().map(|counted| counted.rows.cast_signed() - counted.expected.cast_signed()).sum()
+}
+
+#[tokio::test]
+async fn rows_are_counted_exactly_whatever_is_parked_or_was_discarded() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    rounds(&test, &mut users, 0..6).await;
+    let sick = [(0, 1), (1, 4), (2, 1), (3, 4), (4, 7)];
+    for (user, sequence) in sick {
+        poison(&test, &users, user, sequence).await;
+        // A NUL is no text: what the one cannot read, the other cannot store.
+        let id = &users.0[&user].stream.aggregate_id;
+        let odd = r#"{"actor":"\u0000"}"#;
+        test.forge(&format!(
+            "UPDATE log.events SET metadata = '{odd}' WHERE aggregate_id = '{id}' AND sequence = {sequence}"
+        ))
+        .await;
+    }
+    let alike = async |parked_at: [Vec<(u8, u64)>; 2]| {
+        let parked_at: [BTreeSet<_>; 2] = parked_at.map(BTreeSet::from_iter);
+        let log = test.another_log().await;
+        let processes = [profiles(&test, &log).await, audit(&test, &log).await];
+        tokio::time::timeout(PATIENCE, async {
+            for process in &processes {
+                test.wait(&process.progress).await;
+            }
+            // Whoever takes over tries again what it finds parked.
+            loop {
+                let parked = parked(&test).await;
+                let (of_profiles, of_audit): (Vec<_>, Vec<_>) =
+                    parked.into_iter().partition(|one| one.projection == "profiles");
+                if [of_profiles, of_audit].map(|parked| where_parked(&parked, &users)) == parked_at {
+                    break;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await
+        .unwrap();
+        for process in processes {
+            process.stop().await;
+        }
+        for counted in [counted::<Profiles>(&test).await, counted::<Audit>(&test).await] {
+            assert_eq!(counted.len(), usize::from(PARTITIONS));
+            for Counted { partition, rows, expected } in counted {
+                assert_eq!(rows, expected, "partition {partition}");
+            }
+        }
+    };
+    alike([sick.to_vec(), sick.to_vec()]).await;
+    // Discarded, tried again or not. In the one, what comes next has nothing to go on from.
+    test.execute(
+        "INSERT INTO projections.discarded
+         SELECT position, sequence, event_id, now(), partition, projection, tenant_id, aggregate_type, aggregate_id, event_type,
+                error, 'ops', 'it is a test'
+         FROM projections.parked WHERE aggregate_id IN ('user-2', 'user-3', 'user-4')",
+    )
+    .await;
+    for counted in [counted::<Profiles>(&test).await, counted::<Audit>(&test).await] {
+        assert!(counted.iter().all(|counted| counted.rows == counted.expected), "{counted:?}");
+    }
+    let left = vec![(0, 1), (1, 4)];
+    alike([[&left[..], &[(2, 2)]].concat(), left.clone()]).await;
+    // One that had been applied before it was discarded, as another version of the read model that cannot read it has it.
+    test.execute(
+        "INSERT INTO projections.discarded
+         SELECT position, sequence, event_id, now(), partition, p, tenant_id, aggregate_type, aggregate_id, event_type,
+                'e', 'ops', 'it is a test'
+         FROM log.events, unnest(ARRAY['profiles', 'audit']) AS p WHERE aggregate_id = 'user-8' AND sequence = 1",
+    )
+    .await;
+    alike([[&left[..], &[(2, 2)]].concat(), left.clone()]).await;
+
+    // What is wrong beside them is seen.
+    for (damage, profiles, entries) in [
+        ("CREATE TABLE kept AS SELECT * FROM profiles_1.users WHERE user_id IN ('user-1', 'user-9')", 0, 0),
+        ("DELETE FROM profiles_1.users WHERE user_id = 'user-9'", -1, 0),
+        ("DELETE FROM profiles_1.users WHERE user_id = 'user-1'", -2, 0),
+        ("INSERT INTO profiles_1.users SELECT * FROM kept", 0, 0),
+        (
+            "UPDATE kept SET user_id = 'user-0' WHERE user_id = 'user-1'; DELETE FROM kept WHERE user_id <> 'user-0'",
+            0,
+            0,
+        ),
+        (
+            "INSERT INTO profiles_1.users SELECT * FROM kept; 
+             DELETE FROM audit_1.entries a USING log.events l
+             WHERE l.partition = a.partition AND l.position = a.position AND l.aggregate_id = 'user-9' AND l.sequence = 3",
+            1,
+            -1,
+        ),
+        ("DELETE FROM profiles_1.users WHERE user_id = 'user-0'", 0, -1),
+    ] {
+        test.execute(damage).await;
+        assert_eq!(
+            (surplus::<Profiles>(&test).await, surplus::<Audit>(&test).await),
+            (profiles, entries),
+            "{damage}"
+        );
+    }
+    // Read anew, nothing has the one that had been applied either.
+    test.execute(
+        "TRUNCATE profiles_1.users; TRUNCATE audit_1.entries; TRUNCATE projections.parked;
+         UPDATE projections.checkpoints SET position = 0 WHERE projection IN ('profiles', 'audit')",
+    )
+    .await;
+    alike([[&left[..], &[(2, 2), (8, 2)]].concat(), left]).await;
 }
 
 #[tokio::test]

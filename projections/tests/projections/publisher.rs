@@ -1,6 +1,6 @@
 //! The publisher on a real nats-server: every event in order within its partition, whatever happens in between.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use rollcall_event_store::{Log, adopt::adopt};
@@ -11,6 +11,7 @@ use rollcall_projections::{
 use tokio::time::sleep;
 
 use crate::{
+    leases::until,
     nats::{Publishing, STREAM, Server, until_there_are},
     support::{PARTITIONS, PATIENCE, Test},
     users::{Users, seats},
@@ -304,5 +305,60 @@ async fn two_publishers_at_once_leave_nothing_out_and_nothing_in_disorder() {
     for publisher in publishers {
         publisher.stop().await;
     }
+    server.stop().await;
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+const HELD: &str = "SELECT count(holder) FROM projections.leases WHERE projection = 'publisher'";
+const DECLINED: &str = "SELECT count(*) FROM projections.members WHERE declines = '{publisher_1}'";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_reach_nats_leaves_publishing_to_somebody_who_does() {
+    let (test, server) = (Test::new().await, Server::start().await);
+    let mut users = Users::default();
+    fill(&test, &mut users, 0..2).await;
+    let cut_off = Publishing::through(server.client_of_nobody(free_port()).await, &test, &test.log).await;
+    until(&test, HELD, 1).await;
+    let other = Publishing::start(&test, &test.another_log().await, &server).await;
+    let begun = Instant::now();
+    test.wait(other.progress()).await;
+    assert!(begun.elapsed() < Duration::from_secs(13), "the lease was let go of after {:?}", begun.elapsed());
+    assert!(matches!(&*cut_off.status.borrow(), Status::Failing(_)), "it says nothing of it");
+    // It could take the work again, but does not take it away.
+    until(&test, DECLINED, 0).await;
+    let epoch = "SELECT epoch FROM projections.leases WHERE projection = 'publisher'";
+    let before = test.number(epoch).await;
+    sleep(Duration::from_secs(1)).await;
+    fill(&test, &mut users, 2..3).await;
+    test.wait(other.progress()).await;
+    assert_eq!(test.number(epoch).await, before);
+    server.assert_published(&test).await;
+    other.stop().await;
+    until(&test, HELD, 1).await;
+    cut_off.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_there_is_nobody_else_it_is_published_to_as_soon_as_nats_is_back() {
+    let (test, server) = (Test::new().await, Server::start().await);
+    fill(&test, &mut Users::default(), 0..2).await;
+    let port = free_port();
+    let publishing = Publishing::through(server.client_of_nobody(port).await, &test, &test.log).await;
+    until(&test, DECLINED, 1).await;
+    // Longer than letting go would take.
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(test.number(HELD).await, 1, "nobody tries any more");
+    server.listen_at(port).await;
+    let begun = Instant::now();
+    until_there_are(&test, &server).await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "publishing was resumed after {:?}", begun.elapsed());
+    until(&test, DECLINED, 0).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "it declines what goes well");
+    server.assert_published(&test).await;
+    publishing.stop().await;
     server.stop().await;
 }

@@ -77,6 +77,10 @@ fn projections() {
         "rollcall_projection_drift_streams",
         "Streams whose rows this process found to be not what the log says: someone must look"
     );
+    describe_gauge!(
+        "rollcall_projection_versions_wrong",
+        "Whether the version that is to serve was found to be not what the log says, and none serves: someone must look"
+    );
     describe_gauge!("rollcall_projection_lag_events", "Events that a reader of the log has yet to apply");
     describe_gauge!(
         "rollcall_projection_lag_seconds",
