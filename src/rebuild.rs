@@ -176,8 +176,9 @@ impl Feeding {
         let log = Log::open(provisioned, rollcall_event_store::Options::default()).await?;
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let registry = Registry::new(log.partitions(), [(P::SCHEMA.name, P::SCHEMA.shape)]);
-        // A projector reads, computes and writes by turns; several keep all cores and the server busy.
-        let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS_MAX);
+        // A projector reads, computes and writes by turns: two for each core keep all of them and the server busy.
+        let workers =
+            std::thread::available_parallelism().map_or(4, |cores| 2 * cores.get()).min(WORKERS_MAX);
         for _ in 0..workers {
             let mut member = Member::new(&provisioned.service);
             let (of_log, service, of_registry) = (log.clone(), provisioned.service.clone(), registry.clone());
