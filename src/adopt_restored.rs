@@ -9,39 +9,71 @@ use rollcall_projections::publisher::Newest;
 use crate::{
     config::{Flags, Settings},
     nats,
+    text::counted,
 };
 
 #[derive(clap::Args)]
 pub struct Options {
     /// Do not ask.
     #[arg(long)]
-    pub yes: bool,
+    yes: bool,
+    /// Adopt it although nothing says that it was restored.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     pub flags: Flags,
 }
 
+/// What the operator said.
+#[derive(Clone, Copy)]
+pub struct Wish {
+    yes: bool,
+    force: bool,
+}
+
+impl Options {
+    pub fn wish(&self) -> Wish {
+        Wish { yes: self.yes, force: self.force }
+    }
+}
+
 /// Shows what it found, asks, and adopts.
-pub async fn run(settings: Settings, yes: bool) -> anyhow::Result<()> {
-    let url =
-        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
+    let url = settings.database.named()?;
     let found = adopt::find(url.expose()).await?;
     print!("{}", describe(&found));
+    let mut beyond = Vec::new();
     match &settings.nats_url {
         Some(nats_url) => {
             let partitions = u16::try_from(found.heads.len()).context("a log has at most 1024 partitions")?;
             match nats::held(nats_url.expose(), partitions).await {
-                Ok(newest) => print!("{}", beyond(&found, &newest)),
+                Ok(newest) => {
+                    beyond = self::beyond(&found, &newest);
+                    match beyond.is_empty() {
+                        true => println!("nats        holds nothing beyond this log"),
+                        false => beyond.iter().for_each(|line| println!("nats        {line}")),
+                    }
+                }
                 Err(error) => println!("nats        could not be asked: {error:#}"),
             }
         }
         None => println!("nats        not asked, because nats.url is not set"),
     }
-    if !yes && !confirmed()? {
+    if found.halt.is_none() && beyond.is_empty() && !wish.force {
+        bail!(
+            "nothing says that this log was restored, and adopting it ends every process and all tokens: pass --force if you \
+             know that it was"
+        );
+    }
+    if !wish.yes && !confirmed()? {
         bail!("nothing was changed");
     }
     let log_id = adopt::adopt(url.expose(), found.log_id).await?;
     println!("adopted     {log_id}, which was {}", found.log_id);
-    println!("Processes that run end by themselves within a second: see that they are started again.");
+    println!(
+        "Processes that run notice it within a second, finish their requests (for shutdown.notice_s and shutdown.drain_s at most) \
+         and end: see that they are started again."
+    );
     Ok(())
 }
 
@@ -59,26 +91,23 @@ fn describe(found: &Found) -> String {
     text
 }
 
-/// What NATS holds of the present history and this log does not have.
-fn beyond(found: &Found, newest: &[Newest]) -> String {
-    let mut text = String::new();
+/// What NATS holds of the present history and this log does not have; a line for each partition, and one for all.
+fn beyond(found: &Found, newest: &[Newest]) -> Vec<String> {
+    let (mut lines, mut sum) = (Vec::new(), 0);
     for &Newest { log_id, partition, position, event_id: _ } in newest {
         let head = found.heads.get(usize::from(partition)).copied().unwrap_or_default();
         if log_id == found.log_id && position > head {
-            let events = position - head;
-            text.push_str(&format!(
-                "nats        partition {partition}: {events} events beyond {head}, up to {position}\n"
-            ));
+            let events = counted(position - head, "event");
+            sum += position - head;
+            lines.push(format!("partition {partition}: {events} beyond {head}, up to {position}"));
         } else if log_id != found.log_id && found.histories.iter().all(|history| history.log_id != log_id) {
-            text.push_str(&format!(
-                "nats        partition {partition}: events of the log {log_id}, which is unknown here\n"
-            ));
+            lines.push(format!("partition {partition}: events of the log {log_id}, which is unknown here"));
         }
     }
-    if text.is_empty() {
-        text.push_str("nats        holds nothing beyond this log\n");
+    if sum > 0 {
+        lines.push(format!("in all {} that this log does not have", counted(sum, "event")));
     }
-    text
+    lines
 }
 
 fn confirmed() -> anyhow::Result<bool> {

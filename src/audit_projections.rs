@@ -28,6 +28,7 @@ use crate::{
     config::{Flags, Settings},
     master_key::KeyFile,
     rebuild::ReadModel,
+    text::counted,
 };
 
 /// Streams that are folded anew where nothing else is said.
@@ -81,34 +82,49 @@ impl Options {
 /// # Errors
 /// Where something differs and was not repaired, or the database cannot be read.
 pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
-    let url =
-        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+    let url = settings.database.named()?;
     let provisioned = attach(url.expose(), &KeyFile::named(&settings)?).await?;
     let log = Log::open(&provisioned, LogOptions { expires_records: false, ..LogOptions::default() }).await?;
     // Rows are counted in one statement.
     let options = session(&provisioned.service, "rollcall-audit").options([("statement_timeout", "0")]);
     let audit = async {
         let mut connection = PgConnection::connect_with(&options).await?;
-        let mut left = 0;
+        let mut left = Left::default();
         for name in &wish.names {
-            left += match name {
+            let of = match name {
                 ReadModel::Profiles => of::<Profiles>(&log, &mut connection, &wish).await?,
                 ReadModel::Audit => of::<Audit>(&log, &mut connection, &wish).await?,
             };
+            left = Left { differ: left.differ + of.differ, miscounted: left.miscounted + of.miscounted };
         }
         Ok(left)
     };
-    let outcome: anyhow::Result<u64> = tokio::select! {
+    let outcome: anyhow::Result<Left> = tokio::select! {
         outcome = audit => outcome,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped")),
     };
     log.close().await;
-    match outcome? {
-        0 => Ok(()),
-        left if wish.repair && wish.sample.is_some() => bail!("{left} differences are left: see --all"),
-        left if wish.repair => bail!("{left} differences could not be repaired: rebuild the read model"),
-        left => bail!("{left} differences from the log; --repair makes those rows anew"),
+    let Left { differ, miscounted } = outcome?;
+    let differences = counted(differ, "difference");
+    match miscounted {
+        0 if differ == 0 => Ok(()),
+        0 if wish.repair => bail!("{differences} could not be repaired: rebuild the read model"),
+        0 => bail!("{differences} from the log; --repair makes those rows anew"),
+        // Counting does not tell which rows they are.
+        miscounted => bail!(
+            "{differences} from the log, and too few or too many rows in {}: --all finds which, and makes them anew with \
+             --repair",
+            counted(miscounted, "partition")
+        ),
     }
+}
+
+/// What is wrong and was left so.
+#[derive(Default)]
+struct Left {
+    differ: u64,
+    /// Partitions that have more or fewer rows than they should.
+    miscounted: u64,
 }
 
 /// One read model's audit under way.
@@ -125,8 +141,7 @@ struct Work<'a, P> {
     said_at: Instant,
 }
 
-/// How much is wrong, and was left so.
-async fn of<P: Projection>(log: &Log, connection: &mut PgConnection, wish: &Wish) -> anyhow::Result<u64> {
+async fn of<P: Projection>(log: &Log, connection: &mut PgConnection, wish: &Wish) -> anyhow::Result<Left> {
     let made = versions::made(connection, P::SCHEMA).await?;
     let Some(version) = made.serving else {
         bail!("no version of {} serves yet: it is being filled (see rollcall status)", P::SCHEMA.name);
@@ -144,7 +159,7 @@ async fn of<P: Projection>(log: &Log, connection: &mut PgConnection, wish: &Wish
         repaired: 0,
         said_at: Instant::now(),
     };
-    let counted = match wish.sample {
+    let miscounted = match wish.sample {
         Some(streams) => {
             let sample = drift::sample(work.connection, version, streams).await?;
             work.compare(&sample).await?;
@@ -161,15 +176,22 @@ async fn of<P: Projection>(log: &Log, connection: &mut PgConnection, wish: &Wish
         println!(
             "{}",
             json!({"projection": P::SCHEMA.name, "version": version.number, "streams": streams, "rows": rows,
-                   "differ": found, "repaired": repaired, "partitions_miscounted": counted})
+                   "differ": found, "repaired": repaired, "partitions_miscounted": miscounted})
         );
     } else {
         println!(
-            "{}: {streams} streams folded anew, {rows} rows looked at: {found} differ, {repaired} repaired",
-            version.qualifier()
+            "{}: {} folded anew, {}: {found} differ, {repaired} repaired{}",
+            version.qualifier(),
+            counted(streams, "stream"),
+            // A sample's rows are counted, and not looked at.
+            counted(rows, "row") + if wish.sample.is_some() { " counted" } else { " looked at" },
+            match miscounted {
+                0 => String::new(),
+                miscounted => format!(", {} miscounted", counted(miscounted, "partition")),
+            }
         );
     }
-    Ok(found - repaired + counted)
+    Ok(Left { differ: found - repaired, miscounted })
 }
 
 impl<P: Projection> Work<'_, P> {
@@ -211,11 +233,11 @@ impl<P: Projection> Work<'_, P> {
     /// Compares rows with what they should be by number; how many partitions differ.
     async fn count(&mut self) -> anyhow::Result<u64> {
         let mut wrong = 0;
-        for counted in drift::count(&self.projection, self.connection, self.version).await? {
-            self.rows += counted.rows;
-            if counted.rows != counted.expected {
+        for found in drift::count(&self.projection, self.connection, self.version).await? {
+            self.rows += found.rows;
+            if found.rows != found.expected {
                 wrong += 1;
-                let drift::Counted { partition, rows, expected } = counted;
+                let drift::Counted { partition, rows, expected } = found;
                 if self.wish.json {
                     println!(
                         "{}",
@@ -223,8 +245,9 @@ impl<P: Projection> Work<'_, P> {
                     );
                 } else {
                     println!(
-                        "{}: partition {partition} has {rows} rows and should have {expected}; --all says which",
-                        self.version.qualifier()
+                        "{}: partition {partition} has {} and should have {expected}; --all says which",
+                        self.version.qualifier(),
+                        counted(rows, "row")
                     );
                 }
             }

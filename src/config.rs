@@ -9,6 +9,7 @@ mod sources;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
+use anyhow::Context;
 use rollcall_edge::{
     auth::jwt,
     principal::Tenant,
@@ -17,7 +18,10 @@ use rollcall_edge::{
 
 use reader::{Members, Reader};
 
-use crate::telemetry::{self, Format};
+use crate::{
+    master_key, ready,
+    telemetry::{self, Format},
+};
 
 pub use sources::{Config, DEFAULTS, Flags};
 
@@ -42,6 +46,18 @@ pub struct Database {
     pub service_role: Option<String>,
     pub pool_connections: u32,
     pub read_connections: usize,
+}
+
+impl Database {
+    /// For all but `up`, which starts one where none is named.
+    ///
+    /// # Errors
+    /// Where none is named.
+    pub fn named(&self) -> anyhow::Result<&Secret> {
+        self.url.as_ref().context(
+            "database.url must be set (--database-url, DATABASE_URL), or --data-dir to the directory of an \"up\" that runs",
+        )
+    }
 }
 
 /// How callers are known.
@@ -71,6 +87,19 @@ pub struct Shutdown {
     pub drain: Duration,
 }
 
+/// What is in force, for a command that works on servers which are there: those that are named, or those of an `up`.
+///
+/// # Errors
+/// As [`Settings::read`], and where no `up` runs in the directory that is named.
+pub fn on_servers(config: &Config) -> anyhow::Result<Settings> {
+    let mut settings = Settings::read(config)?;
+    if !settings.find_up()? {
+        let directory = settings.data_dir.unwrap_or_default();
+        anyhow::bail!("no \"rollcall up\" with servers of its own runs in {}", directory.display());
+    }
+    Ok(settings)
+}
+
 /// A text that does not print.
 #[derive(Clone)]
 pub struct Secret(String);
@@ -88,6 +117,22 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Settings {
+    /// Where a data directory is named and no database, the servers and the key of the `up` that runs there are meant. False
+    /// where none does.
+    ///
+    /// # Errors
+    /// Where what it left there cannot be read.
+    pub fn find_up(&mut self) -> anyhow::Result<bool> {
+        let (Some(directory), None) = (&self.data_dir, &self.database.url) else { return Ok(true) };
+        let Some(urls) = ready::Urls::of_up(directory)? else { return Ok(false) };
+        self.database.url = urls.postgres.map(Secret);
+        if self.nats_url.is_none() {
+            self.nats_url = urls.nats.map(Secret);
+        }
+        self.master_key_file.get_or_insert_with(|| directory.join(master_key::FILE));
+        Ok(true)
+    }
+
     /// # Errors
     /// All that is wrong, each under its key's name and where its value came from.
     pub fn read(config: &Config) -> anyhow::Result<Self> {

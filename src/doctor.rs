@@ -4,11 +4,14 @@ use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use rollcall_edge::rate;
 use rollcall_event_store::{
-    history,
+    bounded, history,
     keys::MasterKey,
     migrate::{self, Server, attach, inspect, session_for},
 };
-use rollcall_projections::tables;
+use rollcall_projections::{
+    status::{self, Trouble},
+    tables,
+};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use crate::{
@@ -29,7 +32,9 @@ const FILES_BESIDE: u64 = 256;
 /// Where a check fails.
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
-    let settings = Settings::read(&config)?;
+    let mut settings = Settings::read(&config)?;
+    // Where none runs, what it needs to start is looked at.
+    settings.find_up()?;
     let mut report = Report::default();
     report.ok("configuration", format!("{} keys", config.keys().count()));
     for warning in &config.warnings {
@@ -174,7 +179,10 @@ async fn database(report: &mut Report, settings: &Settings, url: &str) {
             report.ok("log", format!("{} ({partitions} partitions)", provisioned.log_id));
             history(report, &provisioned.service).await;
             match tables::check(&provisioned.service).await {
-                Ok(()) => report.ok("read models", "are there"),
+                Ok(()) => {
+                    report.ok("read models", "are there");
+                    work(report, &provisioned.service).await;
+                }
                 Err(error) => report.fail("read models", error, "run: rollcall migrate"),
             }
         }
@@ -187,6 +195,26 @@ async fn database(report: &mut Report, settings: &Settings, url: &str) {
             "run rollcall migrate with the URL of a role that has CREATEROLE and CREATE on the database",
         ),
         Err(error) => report.fail("log", error, "as it says"),
+    }
+}
+
+/// What cannot go on, as the processes at work told it.
+async fn work(report: &mut Report, service: &PgConnectOptions) {
+    let asked = bounded(async { status::read(&mut PgConnection::connect_with(service).await?).await });
+    let status = match asked.await {
+        Ok(status) => status,
+        Err(error) => return report.fail("work", error, "see that all processes run the same version"),
+    };
+    let mut troubles = status.troubles().peekable();
+    if troubles.peek().is_none() {
+        report.ok("work", "no partition is stopped, and publishing does not fail");
+    }
+    for Trouble { of, why } in troubles {
+        report.fail(
+            "work",
+            format!("{of}: {why}"),
+            "see docs/operations.md under RollcallProjectionStopped or RollcallPublisherFails",
+        );
     }
 }
 

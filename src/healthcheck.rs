@@ -16,7 +16,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// What to ask; /readyz at the configured address if not given.
+    /// What to ask, or an address alone for its /readyz; /readyz at the configured address if not given.
+    #[arg(value_parser = url)]
     url: Option<reqwest::Url>,
     #[command(flatten)]
     flags: Flags,
@@ -43,8 +44,22 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         if answer.status().is_success() {
             return Ok(());
         }
-        bail!("{url} is answered with {}", answer.status())
+        let hint = match answer.status() {
+            reqwest::StatusCode::NOT_FOUND => ": ask for /readyz there",
+            _ => "",
+        };
+        bail!("{url} is answered with {}{hint}", answer.status())
     })
+}
+
+/// A URL, or what people write for one: `127.0.0.1:8080`.
+fn url(text: &str) -> Result<reqwest::Url, String> {
+    let whole = match text.split_once("://") {
+        Some(_) => text.to_owned(),
+        None if text.contains('/') => format!("http://{text}"),
+        None => format!("http://{text}/readyz"),
+    };
+    whole.parse().map_err(|error| format!("{error}: write it like http://127.0.0.1:8080/readyz"))
 }
 
 /// Where to reach who listens on an address: all addresses means this machine's own too.
@@ -60,6 +75,15 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_alone_is_enough() {
+        let at = |text: &str| url(text).unwrap().to_string();
+        assert_eq!(at("127.0.0.1:28081"), "http://127.0.0.1:28081/readyz");
+        assert_eq!(at("localhost:8080/livez"), "http://localhost:8080/livez");
+        assert_eq!(at("http://[::1]:8080/livez"), "http://[::1]:8080/livez");
+        assert!(url("http://").unwrap_err().contains("/readyz"));
+    }
 
     #[test]
     fn who_listens_everywhere_is_asked_on_loopback() {

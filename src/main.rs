@@ -17,6 +17,7 @@ mod serve;
 mod service;
 mod status;
 mod telemetry;
+mod text;
 mod up;
 
 use std::process::ExitCode;
@@ -91,28 +92,26 @@ fn main() -> ExitCode {
     // Which one the libraries would find by themselves depends on what else was built with them.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let outcome = match role {
-        Role::Up(mut options) => {
-            let flags = options.flags();
-            run(&flags, |settings| up::run(settings, options.ready_file))
-        }
-        Role::Migrate(flags) => run(&flags, migrate::run),
+        Role::Up(options) => run(&options.flags, |settings| up::run(settings, options.ready_file)),
+        Role::Migrate(flags) => run_on(&flags, migrate::run),
         Role::AdoptRestored(options) => {
-            run(&options.flags, |settings| adopt_restored::run(settings, options.yes))
+            let wish = options.wish();
+            run_on(&options.flags, |settings| adopt_restored::run(settings, wish))
         }
         Role::CommandApi(options) => serve(serve::Role::CommandApi, options),
         Role::QueryApi(options) => serve(serve::Role::QueryApi, options),
         Role::Projector { names, options } => serve(serve::Role::Projector(names), options),
         Role::Rebuild(options) => {
             let (name, wish) = (options.name, options.wish());
-            run(&options.flags, |settings| rebuild::run(settings, name, wish))
+            run_on(&options.flags, |settings| rebuild::run(settings, name, wish))
         }
         Role::Status(options) => {
             let wish = options.wish();
-            run(&options.flags, |settings| status::run(settings, wish))
+            run_on(&options.flags, |settings| status::run(settings, wish))
         }
         Role::AuditProjections(options) => {
             let wish = options.wish();
-            run(&options.flags, |settings| audit_projections::run(settings, wish))
+            run_on(&options.flags, |settings| audit_projections::run(settings, wish))
         }
         Role::Config { defaults: true, .. } => {
             print!("{DEFAULTS}");
@@ -141,7 +140,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(role: serve::Role, options: serve::Options) -> anyhow::Result<()> {
-    run(&options.flags, |settings| serve::run(role, settings, options.ready_file))
+    run_on(&options.flags, |settings| serve::run(role, settings, options.ready_file))
 }
 
 /// Reads the configuration, begins to log, and runs a role to its end.
@@ -151,6 +150,23 @@ fn run<F: Future<Output = anyhow::Result<()>>>(
 ) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
     let settings = Settings::read(&config)?;
+    begin(&config, settings, role)
+}
+
+/// The same for a role that works on servers which are there.
+fn run_on<F: Future<Output = anyhow::Result<()>>>(
+    flags: &Flags,
+    role: impl FnOnce(Settings) -> F,
+) -> anyhow::Result<()> {
+    let config = Config::load(flags)?;
+    begin(&config, config::on_servers(&config)?, role)
+}
+
+fn begin<F: Future<Output = anyhow::Result<()>>>(
+    config: &Config,
+    settings: Settings,
+    role: impl FnOnce(Settings) -> F,
+) -> anyhow::Result<()> {
     // Before the runtime: the exporter of traces has threads of its own.
     let telemetry = telemetry::init(&settings.telemetry)?;
     for warning in &config.warnings {

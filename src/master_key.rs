@@ -16,6 +16,9 @@ use rollcall_event_store::{
 
 use crate::config::Settings;
 
+/// Its name in a data directory.
+pub const FILE: &str = "master.key";
+
 /// The file that an operator named, or the one in the data directory, which is made at the first start.
 pub struct KeyFile {
     pub path: PathBuf,
@@ -27,8 +30,8 @@ impl KeyFile {
     /// The file that must be named, because others need it too.
     pub fn named(settings: &Settings) -> anyhow::Result<Self> {
         let path = settings.master_key_file.clone().context(
-            "master_key.file must be set (--master-key-file): make a key with \"openssl rand -hex 32\", or use that of the \
-             process that made the log",
+            "master_key.file must be set (--master-key-file): the key that the log was made with; for a new log make one with \
+             \"openssl rand -hex 32\"",
         )?;
         Ok(Self { path, named: true })
     }
@@ -36,7 +39,7 @@ impl KeyFile {
     /// The file that was named, or one in a data directory.
     pub fn named_or_in(settings: &Settings, directory: &Path) -> Self {
         let named = settings.master_key_file.clone();
-        Self { named: named.is_some(), path: named.unwrap_or_else(|| directory.join("master.key")) }
+        Self { named: named.is_some(), path: named.unwrap_or_else(|| directory.join(FILE)) }
     }
 }
 
@@ -52,8 +55,8 @@ impl MasterKeySource for KeyFile {
         let path = self.path.display();
         if self.named {
             return Err(format!(
-                "there is no master key at {path} (master_key.file): make one with \
-                 \"openssl rand -hex 32 > {path}\" and keep it safe"
+                "there is no master key at {path} (master_key.file): a log that exists has one already, so see that the path \
+                 is right; for a new log make one with \"openssl rand -hex 32 > {path}\" and keep it safe"
             ));
         }
         let mut bytes = [0; MASTER_KEY_BYTES];

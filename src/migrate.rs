@@ -8,8 +8,7 @@ use crate::{config::Settings, master_key::KeyFile};
 
 /// Makes what is missing of the log and the read models, and prints how services connect.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    let url =
-        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+    let url = settings.database.named()?;
     let key = KeyFile::named(&settings)?;
     let provisioned = provision(url.expose(), &settings, &key).await?;
     println!("log         {} ({} partitions)", provisioned.log_id, provisioned.partitions);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use clap::builder::PossibleValuesParser;
 use rollcall_event_store::{bounded, migrate::attach, session};
 use rollcall_projections::{
     parking::operator::{self, LISTED_MAX, Outcome, Parked, Sought},
@@ -19,12 +20,14 @@ use sqlx::{
 };
 
 use crate::{
-    config::{Config, Flags, Settings},
+    config::{self, Config, Flags},
     master_key::KeyFile,
     process,
+    text::counted,
 };
 
 const REASON_CHARS_MAX: usize = 1_000;
+const NOT_THERE: &str = "nothing is parked there: see rollcall parked list";
 
 #[derive(clap::Subcommand)]
 pub enum Action {
@@ -34,7 +37,7 @@ pub enum Action {
         #[arg(long)]
         json: bool,
         /// Of this projection alone.
-        #[arg(long)]
+        #[arg(long, value_parser = projections())]
         projection: Option<String>,
         /// Of this tenant alone.
         #[arg(long)]
@@ -54,14 +57,15 @@ pub enum Action {
     },
     /// Have a projector try again now, and say what became of it; exit status 0 if all go on.
     Retry {
-        /// Every parked stream.
+        /// Every parked stream, instead of one.
         #[arg(long, conflicts_with_all = ["projection", "tenant", "id"])]
         all: bool,
-        #[arg(required_unless_present = "all")]
+        /// The projection that parked it.
+        #[arg(value_parser = projections())]
         projection: Option<String>,
-        #[arg(required_unless_present = "all")]
+        /// The stream's tenant.
         tenant: Option<String>,
-        #[arg(required_unless_present = "all")]
+        /// The stream's id: the user's.
         id: Option<String>,
         #[command(flatten)]
         wait: Wait,
@@ -91,8 +95,12 @@ pub enum Action {
 /// A parked stream, as the list names it.
 #[derive(clap::Args)]
 pub struct One {
+    /// The projection that parked it.
+    #[arg(value_parser = projections())]
     projection: String,
+    /// The stream's tenant.
     tenant: String,
+    /// The stream's id: the user's.
     id: String,
     /// The projection's version, where it is parked in several.
     #[arg(long)]
@@ -104,6 +112,11 @@ pub struct Wait {
     /// How long to wait for a projector.
     #[arg(long = "wait", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     seconds: u64,
+}
+
+/// The names of what can park a stream: a mistyped one would only find that nothing is parked there.
+fn projections() -> PossibleValuesParser {
+    PossibleValuesParser::new(tables::SCHEMAS.map(|schema| schema.name))
 }
 
 /// # Errors
@@ -129,7 +142,12 @@ pub fn run(action: &Action) -> anyhow::Result<()> {
                 );
                 Ok(())
             }
-            Action::Retry { projection, tenant, id, wait, flags, .. } => {
+            Action::Retry { all, projection, tenant, id, wait, flags } => {
+                if !all && id.is_none() {
+                    bail!(
+                        "say which stream to try again, as \"rollcall parked list\" names it (PROJECTION TENANT ID), or --all"
+                    );
+                }
                 let sought = Sought {
                     projection: projection.clone(),
                     tenant: tenant.clone(),
@@ -138,8 +156,11 @@ pub fn run(action: &Action) -> anyhow::Result<()> {
                 };
                 let mut connection = connect(flags).await?;
                 let parked = operator::list(&mut connection, &sought).await?;
+                if parked.is_empty() && !all {
+                    bail!(NOT_THERE);
+                }
                 if parked.is_empty() {
-                    println!("nothing is parked{}", if id.is_some() { " there" } else { "" });
+                    println!("nothing is parked");
                     return Ok(());
                 }
                 let within = Duration::from_secs(wait.seconds);
@@ -185,7 +206,7 @@ impl One {
         };
         let mut parked = operator::list(connection, &sought).await?;
         match parked.len() {
-            0 => bail!("nothing is parked there: see rollcall parked list"),
+            0 => bail!(NOT_THERE),
             1 => Ok(parked.remove(0)),
             _ => bail!("it is parked in several versions of {}: say which with --version", self.projection),
         }
@@ -193,9 +214,8 @@ impl One {
 }
 
 async fn connect(flags: &Flags) -> anyhow::Result<PgConnection> {
-    let settings = Settings::read(&Config::load(flags)?)?;
-    let url =
-        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+    let settings = config::on_servers(&Config::load(flags)?)?;
+    let url = settings.database.named()?;
     let provisioned = attach(url.expose(), &KeyFile::named(&settings)?).await?;
     tables::check(&provisioned.service).await?;
     let options = session(&provisioned.service, "rollcall-parked");
@@ -206,15 +226,25 @@ fn table(parked: &[Parked]) -> String {
     if parked.is_empty() {
         return "nothing is parked\n".to_owned();
     }
-    let mut text = String::from("PROJECTION  TENANT  ID  AT  SINCE  TRIES  QUEUED  ERROR\n");
+    let mut text = String::from("PROJECTION  TENANT  ID  VERSION  AT  SINCE  TRIES  QUEUED  ERROR\n");
     for one in parked {
         let Parked {
-            projection, tenant_id, aggregate_id, event_type, sequence, tries, queued, error, ..
+            projection,
+            version,
+            tenant_id,
+            aggregate_id,
+            event_type,
+            sequence,
+            tries,
+            queued,
+            error,
+            ..
         } = one;
+        let serves = if one.serves { " (serves)" } else { "" };
         let since = one.parked_at.format("%Y-%m-%dT%H:%M:%SZ");
         let _ = writeln!(
             text,
-            "{projection}  {tenant_id}  {aggregate_id}  {event_type}@{sequence}  {since}  {tries}  {queued}  {error}"
+            "{projection}  {tenant_id}  {aggregate_id}  {version}{serves}  {event_type}@{sequence}  {since}  {tries}  {queued}  {error}"
         );
     }
     if parked.len() as i64 == LISTED_MAX {
@@ -226,7 +256,15 @@ fn table(parked: &[Parked]) -> String {
 fn page(parked: &Parked) -> String {
     let instant = |at: DateTime<Utc>| at.format("%Y-%m-%dT%H:%M:%SZ").to_string();
     let rows = [
-        ("projection", format!("{} (version {})", parked.projection, parked.version)),
+        (
+            "projection",
+            format!(
+                "{} (version {}, which {})",
+                parked.projection,
+                parked.version,
+                if parked.serves { "serves" } else { "does not serve" }
+            ),
+        ),
         ("tenant", parked.tenant_id.clone()),
         (parked.aggregate_type.as_str(), parked.aggregate_id.clone()),
         (
@@ -238,12 +276,18 @@ fn page(parked: &Parked) -> String {
         ),
         ("place", format!("partition {}, position {}", parked.partition, parked.position)),
         ("error", parked.error.clone()),
-        ("parked", format!("{}, {} events queue behind it", instant(parked.parked_at), parked.queued)),
+        (
+            "parked",
+            match parked.queued {
+                1 => format!("{}, 1 event queues behind it", instant(parked.parked_at)),
+                queued => format!("{}, {queued} events queue behind it", instant(parked.parked_at)),
+            },
+        ),
         (
             "tried",
             format!(
-                "{} times, last {}, next {}",
-                parked.tries,
+                "{}, last {}, next {}",
+                counted(parked.tries.unsigned_abs().into(), "time"),
                 instant(parked.tried_at),
                 instant(parked.retry_at)
             ),

@@ -2,17 +2,20 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::show::without_password;
 
-#[derive(Serialize)]
+/// The file that `up` leaves in its data directory for as long as it runs.
+const OF_UP: &str = "ready.json";
+
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Urls {
     pub http: String,
     /// The owner's; only `up` tells it, and NATS's.
@@ -23,6 +26,25 @@ pub struct Urls {
 }
 
 impl Urls {
+    /// What the `up` left that runs in a directory; none where none does.
+    ///
+    /// # Errors
+    /// Where it cannot be read: it belongs to another account, for example.
+    pub fn of_up(data: &Path) -> anyhow::Result<Option<Self>> {
+        let path = data.join(OF_UP);
+        let read = || format!("{} cannot be read", path.display());
+        match fs::read(&path) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text).with_context(read)?)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(read),
+        }
+    }
+
+    /// Leaves the URLs for the commands that are given the directory.
+    pub fn leave_in(&self, data: &Path) -> anyhow::Result<File> {
+        File::write(data.join(OF_UP), self)
+    }
+
     /// Where everything of `up` is, and what to try.
     pub fn greeting(&self, data: &Path) -> String {
         let (http, postgres, nats) = (&self.http, self.postgres.as_deref(), self.nats.as_deref());
@@ -39,11 +61,13 @@ Try:
   curl {http}/api/v1/users
   curl {http}/api/v1/audit
   curl {http}/readyz
+  {program} status --data-dir {data}   (doctor, parked, rebuild, audit-projections likewise)
 
 Ctrl-C stops all of it.",
             postgres = without_password(postgres.unwrap_or_default()),
             nats = without_user(nats.unwrap_or_default()),
             data = data.display(),
+            program = std::env::args().next().unwrap_or_else(|| "rollcall".to_owned()),
         )
     }
 }

@@ -19,6 +19,7 @@ use rollcall_event_store::{
 use rollcall_projections::{
     audit::Audit,
     checker::{self, Found},
+    drift,
     leases::{Member, Units},
     profiles::Profiles,
     progress::Registry,
@@ -46,6 +47,8 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 const STANDS_STILL_FOR_MAX: Duration = Duration::from_secs(120);
 /// How long the new version may take to catch up with the old in the end; commands keep coming.
 const SWITCH_WITHIN: Duration = Duration::from_secs(60);
+/// Who waits for longer than this is told what for.
+const SAID_AFTER: Duration = Duration::from_secs(2);
 /// How long a query may still look at a version that served a moment ago.
 const READ_FOR: Duration = Duration::from_secs(3);
 
@@ -53,10 +56,10 @@ const READ_FOR: Duration = Duration::from_secs(3);
 pub struct Options {
     /// The read model.
     pub name: ReadModel,
-    /// Take away the versions that do not serve, instead of making one.
+    /// Take away all versions that do not serve, instead of making one: newer ones that were switched back from, too.
     #[arg(long, conflicts_with = "switch_back")]
     drop_old: bool,
-    /// Let the version before the one that serves serve again, instead of making one.
+    /// Let the version that served before serve again, instead of making one; once more, and the other one does.
     #[arg(long)]
     switch_back: bool,
     #[command(flatten)]
@@ -96,14 +99,11 @@ pub async fn run(settings: Settings, name: ReadModel, wish: Wish) -> anyhow::Res
 }
 
 async fn of<P: Projection>(settings: &Settings, wish: Wish) -> anyhow::Result<()> {
-    let url =
-        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+    let url = settings.database.named()?;
+    migrate::check_owner(url.expose()).await?;
     let key = KeyFile::named(settings)?;
     let provisioned = attach(url.expose(), &key).await?;
     let owner = migrate::parse_url(url.expose())?;
-    // One rebuild at a time: whoever comes second waits here, and then finds the work done or goes on with it.
-    let (role, partitions) = (provisioned.service.get_username(), provisioned.partitions);
-    let mut owner = Owner::connect(&owner, role, partitions, tables::turn_of(P::SCHEMA.name)).await?;
     let mut connection = PgConnection::connect_with(
         &session(&provisioned.service, "rollcall-rebuild")
             // Streams are folded between two statements.
@@ -114,10 +114,24 @@ async fn of<P: Projection>(settings: &Settings, wish: Wish) -> anyhow::Result<()
             ]),
     )
     .await?;
+    let name = P::SCHEMA.name;
+    let before = versions::newest_served(&mut connection, P::SCHEMA).await?;
+    // One rebuild at a time: whoever comes second waits here, and then finds the work done or goes on with it.
+    let (role, partitions) = (provisioned.service.get_username(), provisioned.partitions);
+    let mut owner = Owner::connect(&owner, role, partitions, tables::turn_of(name), || {
+        println!("waiting for another rebuild of {name}");
+    })
+    .await?;
     let made = versions::made(&mut connection, P::SCHEMA).await?;
     match wish {
-        Wish::Rebuild => rebuild::<P>(&mut owner, &mut connection, &provisioned, &made).await?,
-        Wish::SwitchBack => switch_back::<P>(&mut connection, &made).await?,
+        Wish::Rebuild => match versions::newest_served(&mut connection, P::SCHEMA).await? {
+            Some(done) if Some(done) > before => println!(
+                "{} was made by the rebuild that this one waited for: there is nothing more to do.",
+                done.qualifier()
+            ),
+            _ => rebuild::<P>(&mut owner, &mut connection, &provisioned, &made).await?,
+        },
+        Wish::SwitchBack => switch_back::<P>(&mut connection, &provisioned).await?,
         Wish::DropOld => drop_old::<P>(&mut owner, &made).await?,
     }
     owner.close().await.context("the database")
@@ -140,49 +154,77 @@ async fn rebuild<P: Projection>(
             number: owner.make(P::SCHEMA).await.context("no version can be made")?,
         },
     };
-    let log = Log::open(provisioned, rollcall_event_store::Options::default()).await?;
-    let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
-    let registry = Registry::new(log.partitions(), [(name, P::SCHEMA.shape)]);
-    // A projector reads, computes and writes by turns: two for each core keep all of them and the server busy.
-    let workers = std::thread::available_parallelism().map_or(4, |cores| 2 * cores.get()).min(WORKERS_MAX);
-    for _ in 0..workers {
-        let mut member = Member::new(&provisioned.service);
-        let (of_log, service, of_registry) = (log.clone(), provisioned.service.clone(), registry.clone());
-        let (of_tasks, of_shutdown) = (tasks.clone(), shutdown.clone());
-        member.project_only(version, P::SCHEMA.shape, Units::Partitions, move |version, share| {
-            let progress = of_registry.progress(version);
-            let projector = Projector::<P>::new(version, of_log.clone(), &service, &share, progress);
-            of_tasks.spawn(projector.run(share, of_shutdown.clone()));
-        });
-        tasks.spawn(member.run(shutdown.clone()));
-    }
-    let outcome = async {
-        fill(&log, connection, version).await?;
+    let feeding = Feeding::begin::<P>(provisioned, version).await?;
+    let outcome = feeding.while_it_runs(async {
+        fill(&feeding.log, connection, version).await?;
         println!("{}: making indexes", version.qualifier());
         owner.make_indexes(P::SCHEMA, version.number).await.context("the indexes cannot be made")?;
-        catch_up(&log, connection, version).await?;
-        check::<P>(&log, connection, version).await?;
+        catch_up(&feeding.log, connection, version).await?;
+        check::<P>(&feeding.log, connection, version).await?;
         switch::<P>(connection, version).await
-    };
-    let outcome = tokio::select! {
-        outcome = outcome => outcome,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped; run it again to go on")),
-        () = log.failed().cancelled() => Err(anyhow::anyhow!("a task failed; the log says why")),
-    };
-    shutdown.cancel();
-    tasks.close();
-    tasks.wait().await;
-    log.close().await;
+    });
+    let outcome = outcome.await;
+    feeding.end().await;
     outcome?;
-    if let Some(old) = made.serving {
-        println!(
+    tell_switched::<P>(connection, version).await
+}
+
+/// Whatever projectors run, this process feeds a version too: nothing waits for somebody who is not there.
+struct Feeding {
+    log: Log,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Feeding {
+    async fn begin<P: Projection>(provisioned: &Provisioned, version: Version) -> anyhow::Result<Self> {
+        let log = Log::open(provisioned, rollcall_event_store::Options::default()).await?;
+        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let registry = Registry::new(log.partitions(), [(P::SCHEMA.name, P::SCHEMA.shape)]);
+        // A projector reads, computes and writes by turns: two for each core keep all of them and the server busy.
+        let workers =
+            std::thread::available_parallelism().map_or(4, |cores| 2 * cores.get()).min(WORKERS_MAX);
+        for _ in 0..workers {
+            let mut member = Member::new(&provisioned.service);
+            let (of_log, service, of_registry) = (log.clone(), provisioned.service.clone(), registry.clone());
+            let (of_tasks, of_shutdown) = (tasks.clone(), shutdown.clone());
+            member.project_only(version, P::SCHEMA.shape, Units::Partitions, move |version, share| {
+                let progress = of_registry.progress(version);
+                let projector = Projector::<P>::new(version, of_log.clone(), &service, &share, progress);
+                of_tasks.spawn(projector.run(share, of_shutdown.clone()));
+            });
+            tasks.spawn(member.run(shutdown.clone()));
+        }
+        Ok(Self { log, tasks, shutdown })
+    }
+
+    /// Works until it is done, somebody stops it, or what it rests on has failed.
+    async fn while_it_runs(&self, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+        tokio::select! {
+            outcome = work => outcome,
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped; run it again to go on")),
+            () = self.log.failed().cancelled() => Err(anyhow::anyhow!("a task failed; the log says why")),
+        }
+    }
+
+    async fn end(self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.log.close().await;
+    }
+}
+
+async fn tell_switched<P: Projection>(connection: &mut PgConnection, version: Version) -> anyhow::Result<()> {
+    let name = P::SCHEMA.name;
+    match versions::served_before(connection, P::SCHEMA).await? {
+        Some(old) => println!(
             "{} serves. {} is kept up beside it: \"rollcall rebuild {name} --switch-back\" lets it serve again, \
              \"--drop-old\" takes it away.",
             version.qualifier(),
             old.qualifier()
-        );
-    } else {
-        println!("{} serves.", version.qualifier());
+        ),
+        None => println!("{} serves.", version.qualifier()),
     }
     Ok(())
 }
@@ -282,8 +324,16 @@ async fn check<P: Projection>(
 }
 
 async fn switch<P: Projection>(connection: &mut PgConnection, version: Version) -> anyhow::Result<()> {
-    let begun = Instant::now();
+    let (begun, mut said) = (Instant::now(), false);
     while begun.elapsed() < SWITCH_WITHIN {
+        if !said && begun.elapsed() > SAID_AFTER {
+            println!(
+                "{}: waiting until it is nowhere behind the version that serves, {} s at most",
+                version.qualifier(),
+                SWITCH_WITHIN.as_secs()
+            );
+            said = true;
+        }
         match versions::switch(connection, version, P::SCHEMA.shape).await? {
             Switched::Yes => return Ok(()),
             Switched::Behind => sleep(LOOK_EVERY / 5).await,
@@ -301,13 +351,34 @@ async fn switch<P: Projection>(connection: &mut PgConnection, version: Version) 
     )
 }
 
-async fn switch_back<P: Projection>(connection: &mut PgConnection, made: &Made) -> anyhow::Result<()> {
+async fn switch_back<P: Projection>(
+    connection: &mut PgConnection,
+    provisioned: &Provisioned,
+) -> anyhow::Result<()> {
     let name = P::SCHEMA.name;
-    let before =
-        made.before_serving().with_context(|| format!("{name} has no version before the one that serves"))?;
-    switch::<P>(connection, before).await?;
-    println!("{} serves again.", before.qualifier());
-    Ok(())
+    let before = versions::served_before(connection, P::SCHEMA)
+        .await?
+        .with_context(|| format!("{name} has no version that served before the one that does"))?;
+    let feeding = Feeding::begin::<P>(provisioned, before).await?;
+    let outcome = feeding.while_it_runs(async {
+        // First of all whether it can be read: what has no tables is not fed, either.
+        let projection = P::of(&feeding.log, before);
+        drift::count(&projection, connection, before).await.with_context(|| {
+            format!(
+                "{} cannot be read any more, and does not serve: drop it with --drop-old, or make a new one with \
+                 \"rollcall rebuild {name}\"",
+                before.qualifier()
+            )
+        })?;
+        fill(&feeding.log, connection, before).await?;
+        catch_up(&feeding.log, connection, before).await?;
+        check::<P>(&feeding.log, connection, before).await?;
+        switch::<P>(connection, before).await
+    });
+    let outcome = outcome.await;
+    feeding.end().await;
+    outcome?;
+    tell_switched::<P>(connection, before).await
 }
 
 async fn drop_old<P: Projection>(owner: &mut Owner, made: &Made) -> anyhow::Result<()> {

@@ -5,7 +5,6 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::Context;
 use rollcall_event_store::migrate::attach;
 use rollcall_projections::tables;
 
@@ -88,8 +87,7 @@ async fn start(
     let address = listener.local_addr()?;
     let metrics = http::metrics::install(role.name())?;
     let authenticator = parts.authenticator(settings).await?;
-    let url =
-        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+    let url = settings.database.named()?;
     let key = KeyFile::named(settings)?;
     let provisioned = attach(url.expose(), &key).await?;
     tables::check(&provisioned.service).await?;

@@ -5,6 +5,7 @@ mod screen;
 use std::{io::Write, time::Duration};
 
 use anyhow::Context;
+use console::Term;
 use rollcall_event_store::{bounded, migrate::attach, session};
 use rollcall_projections::{
     projector::chain,
@@ -53,8 +54,7 @@ impl Options {
 /// # Errors
 /// Where the database cannot be read; while it is watched, only at the first look.
 pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
-    let url =
-        settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
+    let url = settings.database.named()?;
     let provisioned = attach(url.expose(), &KeyFile::named(&settings)?).await?;
     let options = session(&provisioned.service, "rollcall-status");
     let mut connection = None;
@@ -67,7 +67,7 @@ pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
         });
     }
     let watching = async {
-        if !wish.json {
+        if !wish.json && Term::stdout().is_term() {
             print(CLEAR_ALL)?;
         }
         let mut seen = Ok(first);
@@ -108,13 +108,45 @@ fn show(screen: &mut Screen, seen: &anyhow::Result<Status>, json: bool) -> anyho
     }
 }
 
+/// On a terminal over the last picture; into a file one after the other.
 fn repaint(picture: &str) -> String {
-    let lines: Vec<&str> = picture.lines().collect();
+    let terminal = Term::stdout();
+    if !terminal.is_term() {
+        return format!("{picture}\n");
+    }
+    let (rows, columns) = terminal.size();
+    let lines = fit(picture, usize::from(rows), usize::from(columns));
     format!("{HOME}{}{CLEAR_LINE}{CLEAR_BELOW}", lines.join(CLEAR_LINE))
+}
+
+/// What of a picture a terminal can show: longer lines would be folded, and more of them would push the first ones out.
+fn fit(picture: &str, rows: usize, columns: usize) -> Vec<String> {
+    // The last row is the cursor's.
+    let rows = rows.saturating_sub(1).max(1);
+    let mut lines: Vec<String> =
+        picture.lines().map(|line| console::truncate_str(line, columns, "…").into_owned()).collect();
+    if lines.len() > rows {
+        let more = lines.len() - (rows - 1);
+        lines.truncate(rows - 1);
+        lines.push(format!("… {more} more"));
+    }
+    lines
 }
 
 /// Whoever reads may go away: that is an end like any other.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("nobody reads what is printed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_is_cut_to_what_the_terminal_can_show() {
+        assert_eq!(fit("one\ntwo\nthree\nfour\n", 4, 4), ["one", "two", "… 2 more"]);
+        assert_eq!(fit("one\ntwo\nthree\n", 4, 4), ["one", "two", "thr…"]);
+        assert_eq!(fit("one\ntwo\n", 1, 80), ["… 2 more"]);
+    }
 }

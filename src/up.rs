@@ -21,24 +21,11 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// Where data is kept: the master key and, without servers of one's own, PostgreSQL and JetStream. The user's data
-    /// directory if not given, /var/lib/rollcall for root.
-    #[arg(long, value_name = "DIRECTORY")]
-    data_dir: Option<String>,
     #[command(flatten)]
-    flags: Flags,
+    pub flags: Flags,
     /// A file to write once everything serves: a JSON object of the URLs of http, postgres (the owner's) and nats.
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
-}
-
-impl Options {
-    /// All that sets keys.
-    pub fn flags(&mut self) -> Flags {
-        let mut flags = std::mem::take(&mut self.flags);
-        flags.set.extend(self.data_dir.take().map(|directory| ("data_dir".to_owned(), directory)));
-        flags
-    }
 }
 
 /// Starts everything, serves until SIGTERM or Ctrl-C, and stops everything.
@@ -70,7 +57,8 @@ pub async fn run(settings: Settings, ready_file: Option<PathBuf>) -> anyhow::Res
 
 /// What is to be stopped, in the order of the stop.
 struct Up {
-    ready: Option<ready::File>,
+    /// For whoever asked, and for this program's other commands.
+    ready: [Option<ready::File>; 2],
     service: Service,
     nats: Option<Nats>,
     postgres: Option<Postgres>,
@@ -113,7 +101,11 @@ async fn start(settings: &Settings, ready_file: Option<PathBuf>) -> anyhow::Resu
         postgres: Some(owner_url.to_owned()),
         nats: Some(nats_url.0.to_owned()),
     };
-    let ready = ready_file.map(|path| ready::File::write(path, &urls)).transpose()?;
+    // What somebody else runs is named to each command by its own URL, and its password is written down nowhere.
+    let own = ready::Urls { nats: urls.nats.clone().filter(|_| nats.is_some()), ..urls.clone() };
+    let here = postgres.as_ref().map(|_| own.leave_in(directory.path())).transpose()?;
+    let asked = ready_file.map(|path| ready::File::write(path, &urls)).transpose()?;
+    let ready = [asked, here];
     println!("{}", urls.greeting(directory.path()));
     Ok(Up { ready, service, nats, postgres })
 }

@@ -26,6 +26,9 @@ use crate::{
 /// What an operator does about it.
 const MEND: &str = "find out what was lost, then run \"rollcall adopt-restored\" as the owner";
 
+const MEND_OR_RESTART: &str = "find out what was lost, then run \"rollcall adopt-restored\" as the owner; or, if the whole log \
+                               is back, start this process again";
+
 const STANDBY: &str = "the server at this address is a standby that replays what its primary did; database.url must lead to \
                        a primary";
 
@@ -56,6 +59,12 @@ impl Halt {
     /// Whether what this process remembers of the log is void.
     pub fn voids_memory(&self) -> bool {
         self.lost_events() || matches!(self, Self::Foreign { .. })
+    }
+
+    /// What an operator does about it. What this process found itself it believes until it ends: the whole log may be back
+    /// since.
+    pub fn mend(&self) -> &'static str {
+        if self.lost_events() { MEND_OR_RESTART } else { MEND }
     }
 
     /// Whether the log lacks what this process knew of it, which others have to be told.
@@ -94,7 +103,7 @@ impl Halt {
                 tracing::error!(halt = %self, "the log under this process is another one; it ends, to be started anew");
             }
             Self::WentBack { .. } | Self::Diverged { .. } | Self::Told { .. } => {
-                tracing::error!(halt = %self, to_mend = MEND, "the log was restored: no commands are taken");
+                tracing::error!(halt = %self, to_mend = self.mend(), "the log was restored: no commands are taken");
             }
         }
     }

@@ -131,7 +131,7 @@ pub enum Error {
     )]
     MayNotRead { user: String },
     #[error(
-        "{user} does not own the log: connect as the owner, with the URL that \"rollcall migrate\" is given"
+        "{user} does not own the log: connect as the owner, with the URL that \"rollcall migrate\" was first given"
     )]
     NotOwner { user: String },
     #[error("the database's tables could not be migrated")]
@@ -172,8 +172,15 @@ pub async fn migrate(
         return Err(Error::ServiceRole(role.to_owned()));
     }
     let owner = parse_url(owner)?.application_name("rollcall-migrate").disable_statement_logging();
+    let not_owner = || Error::NotOwner { user: owner.get_username().to_owned() };
+    if role::is_ours(owner.get_username()) {
+        return Err(not_owner());
+    }
     let mut connection = connect(&owner).await?;
     check_server(&mut connection).await?;
+    if owns(&mut connection).await? == Some(false) {
+        return Err(not_owner());
+    }
 
     sqlx::query("SELECT pg_advisory_lock($1)").bind(TURN).execute(&mut connection).await?;
     connection
@@ -241,6 +248,23 @@ async fn connect(named: &PgConnectOptions) -> Result<PgConnection, Error> {
     })
 }
 
+/// Whether a URL leads to a log that is there, with its owner's rights.
+///
+/// # Errors
+/// [`Error::NotOwner`] where it is somebody else's, the service's role, for example.
+pub async fn check_owner(url: &str) -> Result<(), Error> {
+    Ok(connect_as_owner(url, "rollcall-check").await?.close().await?)
+}
+
+/// Whether the log is the connection's own; none where there is no log.
+async fn owns(connection: &mut PgConnection) -> Result<Option<bool>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('log.meta')",
+    )
+    .fetch_optional(connection)
+    .await
+}
+
 /// A connection with the owner's rights to a log that is there.
 pub(crate) async fn connect_as_owner(owner: &str, name: &str) -> Result<PgConnection, Error> {
     let owner = parse_url(owner)?
@@ -253,12 +277,7 @@ pub(crate) async fn connect_as_owner(owner: &str, name: &str) -> Result<PgConnec
     }
     let mut connection = connect(&owner).await?;
     check_server(&mut connection).await?;
-    let owns: Option<bool> = sqlx::query_scalar(
-        "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('log.meta')",
-    )
-    .fetch_optional(&mut connection)
-    .await?;
-    if !owns.ok_or(Error::NotMigrated)? {
+    if !owns(&mut connection).await?.ok_or(Error::NotMigrated)? {
         return Err(not_owner());
     }
     let migrated = attach::newest_applied(&mut connection).await?;

@@ -121,14 +121,17 @@ pub async fn sample(
 ) -> Result<Vec<StreamId>, sqlx::Error> {
     let mut snapshot = snapshot(connection).await?;
     let rows = sqlx::query(
-        "SELECT DISTINCT e.tenant_id, e.aggregate_type, e.aggregate_id
+        "SELECT tenant_id, aggregate_type, aggregate_id FROM (
+         SELECT DISTINCT e.tenant_id, e.aggregate_type, e.aggregate_id
          FROM projections.checkpoints c
          CROSS JOIN LATERAL (
              SELECT 1 + floor(random() * c.position)::int8 AS position
              FROM generate_series(1, ceil($3 * c.position / greatest((SELECT sum(t.position) FROM projections.checkpoints t
                  WHERE t.projection = $1 AND t.version = $2), 1))::int4)) d
          JOIN log.events e ON e.partition = c.partition AND e.position = d.position
-         WHERE c.projection = $1 AND c.version = $2 AND c.position > 0",
+         WHERE c.projection = $1 AND c.version = $2 AND c.position > 0) drawn
+         -- Each partition's part was rounded up.
+         ORDER BY random() LIMIT $3",
     )
     .bind(version.projection)
     .bind(version.number)

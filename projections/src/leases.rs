@@ -90,6 +90,9 @@ struct Work {
     version: Version,
     units: Units,
     held: watch::Sender<Held>,
+    trouble: watch::Receiver<BTreeMap<u16, String>>,
+    /// What the table says of it.
+    told: BTreeMap<u16, String>,
     declined_until: watch::Receiver<Instant>,
     at_work: Arc<Mutex<()>>,
 }
@@ -105,10 +108,30 @@ pub(crate) struct Held {
 /// A process's part in the work on one version of a projection.
 pub struct Share {
     held: watch::Receiver<Held>,
+    trouble: Trouble,
     declined_until: watch::Sender<Instant>,
     at_work: Arc<Mutex<()>>,
     units: Units,
     name: String,
+}
+
+/// What keeps units from going on, in the words that an operator is shown: they repeat no value. The member writes it beside
+/// the lease, so that it can be read of any process.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble(watch::Sender<BTreeMap<u16, String>>);
+
+impl Trouble {
+    pub fn is(&self, unit: u16, text: String) {
+        self.0.send_if_modified(|trouble| trouble.insert(unit, text.clone()).as_ref() != Some(&text));
+    }
+
+    pub fn over(&self, unit: u16) {
+        self.0.send_if_modified(|trouble| trouble.remove(&unit).is_some());
+    }
+
+    pub fn all_over(&self) {
+        self.0.send_if_modified(|trouble| !std::mem::take(trouble).is_empty());
+    }
 }
 
 /// Some work that nobody takes away before it ends: what the process lets go of waits for it.
@@ -133,6 +156,11 @@ impl Share {
     /// The name for sessions of this work: it bears the member's id, by which a frozen holder's sessions are found.
     pub fn session_name(&self) -> &str {
         &self.name
+    }
+
+    /// Where to say what keeps units from going on.
+    pub(crate) fn trouble(&self) -> Trouble {
+        self.trouble.clone()
     }
 
     /// A turn, where anything is held.
@@ -293,6 +321,7 @@ impl Member {
     ) -> Result<(), sqlx::Error> {
         let mut leases = table.look(self).await?;
         let mut too_much: Vec<(&Work, Vec<u16>, &str)> = Vec::new();
+        let mut took_over = Vec::new();
         works.retain(|work| leases.contains_key(&work.version));
         let of_filling = leases.values().filter(|(_, leases)| leases.filling);
         let filling: BTreeSet<usize> = of_filling.map(|(project, _)| *project).collect();
@@ -318,6 +347,7 @@ impl Member {
                 let taken = table.take(self, work, &leases.of(&take)).await?;
                 if !taken.is_empty() {
                     tracing::info!(version = work.version.qualifier(), units = ?taken.keys(), "took over");
+                    took_over.push(work.version);
                     let mut held = work.held.borrow().epochs.clone();
                     held.extend(taken);
                     work.hold(held, until);
@@ -342,6 +372,14 @@ impl Member {
                 }
             }
         }
+        for work in works.iter_mut() {
+            let trouble = work.trouble.borrow().clone();
+            // What was written of a lease went when it was taken.
+            if trouble != work.told || (took_over.contains(&work.version) && !trouble.is_empty()) {
+                table.say_trouble(self, work, &trouble).await?;
+                work.told = trouble;
+            }
+        }
         for (place, Project { projection, shape, .. }) in self.projects.iter().enumerate() {
             let of_this = works.iter().filter(|work| work.version.projection == *projection);
             let held: usize = of_this.map(|work| work.held.borrow().epochs.len()).sum();
@@ -357,17 +395,20 @@ impl Member {
     fn begin(&mut self, project: usize, version: Version) -> Work {
         let nothing = Held { epochs: BTreeMap::new(), until: Instant::now() };
         let (held, at_work) = (watch::Sender::new(nothing), Arc::new(Mutex::new(())));
+        let (says, trouble) = watch::channel(BTreeMap::new());
         let (declining, declined_until) = watch::channel(Instant::now());
         let project = &mut self.projects[project];
         let share = Share {
             held: held.subscribe(),
+            trouble: Trouble(says),
             declined_until: declining,
             at_work: Arc::clone(&at_work),
             units: project.units,
             name: format!("{} {}", version.qualifier(), self.id),
         };
         (project.begin)(version, share);
-        Work { version, units: project.units, held, declined_until, at_work }
+        let told = BTreeMap::new();
+        Work { version, units: project.units, held, trouble, told, declined_until, at_work }
     }
 
     async fn leave(&self, table: &mut Table, works: &[Work]) -> Result<(), sqlx::Error> {

@@ -26,7 +26,7 @@ use self::fault::Verdict;
 use crate::{
     checkpoint,
     drift::{Drift, Folded, RowKey, Swept},
-    leases::{Epoch, Share, Turn},
+    leases::{Epoch, Share, Trouble, Turn},
     parking::{self, Parking, Place},
     progress::Progress,
     schema::{Schema, Version},
@@ -107,6 +107,7 @@ pub struct Projector<P> {
     batch_events: u64,
     /// When partitions that stopped at an event are tried again.
     stopped: Vec<Option<Instant>>,
+    trouble: Trouble,
     parking: Parking,
 }
 
@@ -140,6 +141,7 @@ impl<P: Projection> Projector<P> {
             applied: vec![0; usize::from(partitions)],
             batch_events: BATCH_EVENTS_MAX,
             stopped: vec![None; usize::from(partitions)],
+            trouble: share.trouble(),
             parking: Parking::new(partitions),
         };
         projector.tell_stopped();
@@ -247,6 +249,7 @@ impl<P: Projection> Projector<P> {
         for (partition, epoch) in (0..).zip(&epochs) {
             if *epoch != self.held[usize::from(partition)] {
                 self.stopped[usize::from(partition)] = None;
+                self.trouble.over(partition);
             }
             if epoch.is_none() {
                 self.parking.forget(partition);
@@ -267,6 +270,7 @@ impl<P: Projection> Projector<P> {
             self.progress.own(partition, false);
         }
         self.stopped.fill(None);
+        self.trouble.all_over();
         self.tell_stopped();
         self.tell_parked();
     }
@@ -287,14 +291,16 @@ impl<P: Projection> Projector<P> {
     }
 
     fn stop(&mut self, partition: Partition, error: &Error) {
+        let told = error.told();
         tracing::error!(
             version = self.version.qualifier(),
             partition,
-            error = error.told(),
+            error = told,
             "a partition cannot be projected any further; someone must look at it"
         );
         metrics::counter!("rollcall_projection_stops_total", "projection" => P::SCHEMA.name).increment(1);
         self.stopped[usize::from(partition)] = Some(Instant::now() + RETRY_PAUSE_MAX);
+        self.trouble.is(partition, told);
         self.tell_stopped();
     }
 
@@ -404,6 +410,7 @@ impl<P: Projection> Projector<P> {
     fn note(&mut self, partition: Partition, position: Position) {
         self.applied[usize::from(partition)] = position;
         if self.stopped[usize::from(partition)].take().is_some() {
+            self.trouble.over(partition);
             self.tell_stopped();
         }
         self.progress.advance(partition, position);

@@ -30,7 +30,7 @@ pub use stream::{Error as StreamError, Newest, Settings, check, compare, held};
 use self::message::Message;
 use crate::{
     checkpoint,
-    leases::{Epoch, Share},
+    leases::{Epoch, Share, Trouble},
     progress::Progress,
     projector::chain,
     schema::Version,
@@ -50,6 +50,10 @@ const GATHER_MAX: Duration = Duration::from_millis(10);
 /// How often an idle publisher looks whether its stream is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Its only unit: all partitions.
+const UNIT: u16 = 0;
+/// Characters of an error that are told beside the lease.
+const TOLD_MAX: usize = 1_000;
 /// Failures in a row, about ten seconds of them where NATS is silent, before others may try.
 const FAILURES_MAX: u32 = 3;
 /// For how long others may: longer each time, until it goes well.
@@ -114,6 +118,7 @@ pub struct Publisher {
     settings: Settings,
     progress: Progress,
     status: watch::Sender<Status>,
+    trouble: Trouble,
     luck: Luck,
 }
 
@@ -162,7 +167,8 @@ impl Publisher {
             metrics::counter!(name).increment(0);
         }
         metrics::gauge!("rollcall_publisher_publishing").set(0.0);
-        Self { version, log, options, client, settings, progress, status, luck: Luck::NEW }
+        let (trouble, luck) = (share.trouble(), Luck::NEW);
+        Self { version, log, options, client, settings, progress, status, trouble, luck }
     }
 
     /// Works until the shutdown.
@@ -170,6 +176,7 @@ impl Publisher {
         loop {
             if !share.holds() {
                 metrics::gauge!("rollcall_publisher_publishing").set(0.0);
+                self.trouble.over(UNIT);
                 // As long as it declines it says why: somebody should see to that.
                 if !(share.declines() && matches!(*self.status.borrow(), Status::Failing(_))) {
                     self.status.send_replace(Status::StandingBy);
@@ -193,9 +200,10 @@ impl Publisher {
                 Err(error) => error,
             };
             let text = chain(&error);
+            self.trouble.is(UNIT, text.chars().take(TOLD_MAX).collect());
             let failing = Status::Failing(text.clone());
             if self.status.send_replace(failing.clone()) != failing {
-                tracing::warn!(error = %text, "publishing failed; trying again, nothing is lost");
+                tracing::warn!(error = %text, "publishing failed; trying again");
             }
             if error.is_of_nats()
                 && let Some(time) = self.luck.failed()
@@ -233,6 +241,7 @@ impl Publisher {
             .map(|(published, stream_sequence)| Checkpoint { published, stream_sequence })?;
         bounded(self.store_checkpoint(&mut connection, epoch, &stored, &at)).await?;
         drop(turn);
+        self.trouble.over(UNIT);
         self.status.send_replace(Status::Publishing);
         metrics::gauge!("rollcall_publisher_publishing").set(1.0);
         loop {

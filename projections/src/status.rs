@@ -4,18 +4,21 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use chrono::{DateTime, SecondsFormat};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{leases, publisher, schema::Version};
 
-/// What is to be known of a log's readers. Instants are RFC 3339.
+/// What is to be known of a log's readers. Instants are RFC 3339, in UTC.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     pub log_id: Uuid,
     /// When it was read, by the database's clock.
     pub at: String,
+    /// Why no commands are taken; none where they are.
+    pub halt: Option<Halt>,
     pub partitions: Vec<Head>,
     /// The versions of read models, by name and number.
     pub projections: Vec<Projected>,
@@ -24,11 +27,21 @@ pub struct Status {
     pub publisher: Option<Publisher>,
 }
 
+/// That the log takes no commands until an operator has looked at it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Halt {
+    pub found_by: String,
+    #[serde(deserialize_with = "utc")]
+    pub found_at: String,
+    pub why: String,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Head {
     pub partition: u16,
     pub head: u64,
     /// Of the last event; none where there is none.
+    #[serde(deserialize_with = "utc_or_none")]
     pub recorded_at: Option<String>,
 }
 
@@ -48,6 +61,9 @@ pub struct Projected {
     /// Streams that wait until somebody has looked at one of their events.
     #[serde(default)]
     pub parked_streams: u64,
+    /// Partitions that cannot be projected any further; their leases say why.
+    #[serde(default)]
+    pub stopped_partitions: Vec<u16>,
 }
 
 impl Projected {
@@ -76,7 +92,10 @@ pub struct Lease {
     pub member: Option<Uuid>,
     /// Host and process id.
     pub process: Option<String>,
+    #[serde(deserialize_with = "utc_or_none")]
     pub taken_at: Option<String>,
+    /// What keeps its holder from going on; none where nothing does.
+    pub trouble: Option<String>,
     /// `held`, `free` (whoever can will take it), or `frozen`: its holder has not been heard of, but its session is there.
     pub state: String,
 }
@@ -91,6 +110,7 @@ pub struct Member {
     /// Versions that it leaves to others for a while, because it could not work on them.
     #[serde(default)]
     pub declines: Vec<String>,
+    #[serde(deserialize_with = "utc")]
     pub heard_at: String,
     pub heard_seconds_ago: f64,
     /// `alive`, `frozen` or `gone`.
@@ -107,13 +127,38 @@ pub struct Publisher {
     pub stream_sequence: u64,
     /// The process that publishes; none where its lease is free.
     pub process: Option<String>,
+    /// Why it cannot; none where it can.
+    pub trouble: Option<String>,
+}
+
+/// Something that stands still until somebody has looked at it.
+pub struct Trouble<'a> {
+    /// `profiles_1, partition 3`, or `publisher`.
+    pub of: String,
+    pub why: &'a str,
+}
+
+impl Status {
+    /// What cannot go on, of the read models and of publishing.
+    pub fn troubles(&self) -> impl Iterator<Item = Trouble<'_>> {
+        self.leases.iter().filter_map(|lease| {
+            let why = lease.trouble.as_deref()?;
+            let of = match lease.projection.as_str() {
+                publisher::NAME => publisher::NAME.to_owned(),
+                name => format!("{name}_{}, partition {}", lease.version, lease.unit),
+            };
+            Some(Trouble { of, why })
+        })
+    }
 }
 
 /// As the statement builds it.
 #[derive(Deserialize)]
 struct Read {
     log_id: Uuid,
+    #[serde(deserialize_with = "utc")]
     at: String,
+    halt: Option<Halt>,
     partitions: Vec<Head>,
     projections: Vec<Projected>,
     leases: Vec<Lease>,
@@ -142,7 +187,7 @@ pub async fn read(connection: &mut PgConnection) -> Result<Status, Error> {
         .bind(seconds(leases::RECONNECTS_WITHIN))
         .fetch_one(&mut *connection)
         .await?;
-    let Read { log_id, at, partitions, mut projections, leases, members, stream_sequence } =
+    let Read { log_id, at, halt, partitions, mut projections, leases, members, stream_sequence } =
         serde_json::from_str(&text)?;
     for (projection, version, parked) in parked(connection).await? {
         let mut of = projections.iter_mut();
@@ -150,19 +195,26 @@ pub async fn read(connection: &mut PgConnection) -> Result<Status, Error> {
             of.parked_streams = parked.cast_unsigned();
         }
     }
+    for of in &mut projections {
+        let stopped = leases.iter().filter(|lease| {
+            lease.projection == of.projection && lease.version == of.version && lease.trouble.is_some()
+        });
+        of.stopped_partitions = stopped.map(|lease| lease.unit).collect();
+    }
     let place = projections.iter().position(|of| of.projection == publisher::NAME && of.serves());
-    let publisher = place.map(|place| projections.remove(place)).map(|of| Publisher {
-        process: leases
-            .iter()
-            .find(|lease| lease.projection == publisher::NAME && lease.version == of.version)
-            .filter(|lease| lease.state == "held")
-            .and_then(|lease| lease.process.clone()),
-        positions: of.positions,
-        lag_events: of.lag_events,
-        lag_seconds: of.lag_seconds,
-        stream_sequence,
+    let publisher = place.map(|place| projections.remove(place)).map(|of| {
+        let mut leases = leases.iter();
+        let lease = leases.find(|lease| lease.projection == publisher::NAME && lease.version == of.version);
+        Publisher {
+            process: lease.filter(|lease| lease.state == "held").and_then(|lease| lease.process.clone()),
+            trouble: lease.and_then(|lease| lease.trouble.clone()),
+            positions: of.positions,
+            lag_events: of.lag_events,
+            lag_seconds: of.lag_seconds,
+            stream_sequence,
+        }
     });
-    Ok(Status { log_id, at, partitions, projections, leases, members, publisher })
+    Ok(Status { log_id, at, halt, partitions, projections, leases, members, publisher })
 }
 
 async fn parked(connection: &mut PgConnection) -> Result<Vec<(String, i32, i64)>, sqlx::Error> {
@@ -172,4 +224,18 @@ async fn parked(connection: &mut PgConnection) -> Result<Vec<(String, i32, i64)>
     )
     .fetch_all(connection)
     .await
+}
+
+/// An instant as the API writes it, whatever the session's time zone.
+fn utc<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    in_utc(&String::deserialize(deserializer)?)
+}
+
+fn utc_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::<String>::deserialize(deserializer)?.map(|text| in_utc(&text)).transpose()
+}
+
+fn in_utc<E: de::Error>(text: &str) -> Result<String, E> {
+    let at = DateTime::parse_from_rfc3339(text).map_err(E::custom)?;
+    Ok(at.to_utc().to_rfc3339_opts(SecondsFormat::Micros, true))
 }

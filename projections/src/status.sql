@@ -19,6 +19,7 @@ read AS MATERIALIZED (
 SELECT json_build_object(
     'log_id', (SELECT log_id FROM log.meta),
     'at', clock_timestamp(),
+    'halt', (SELECT json_build_object('found_by', found_by, 'found_at', found_at, 'why', why) FROM log.halt),
     'partitions', (
         SELECT json_agg(json_build_object('partition', p.partition, 'head', p.position,
             'recorded_at', CASE WHEN p.position > 0 THEN p.recorded_at END) ORDER BY p.partition)
@@ -38,7 +39,7 @@ SELECT json_build_object(
             FROM read r WHERE r.projection = v.projection AND r.version = v.version) r),
     'leases', (
         SELECT coalesce(json_agg(json_build_object('projection', l.projection, 'version', l.version, 'unit', l.unit,
-            'epoch', l.epoch, 'member', l.holder, 'process', h.process, 'taken_at', l.taken_at,
+            'epoch', l.epoch, 'member', l.holder, 'process', h.process, 'taken_at', l.taken_at, 'trouble', l.trouble,
             'state', CASE h.state WHEN 'alive' THEN 'held' WHEN 'frozen' THEN 'frozen' ELSE 'free' END)
             ORDER BY l.projection, l.version, l.unit), '[]')
         FROM projections.leases l LEFT JOIN living h ON h.member = l.holder),

@@ -74,6 +74,8 @@ const TABLES: &str = "
         epoch      bigint      NOT NULL DEFAULT 0,
         holder     uuid,
         taken_at   timestamptz,
+        -- What keeps its holder from going on; no personal data.
+        trouble    text,
         PRIMARY KEY (projection, version, unit)
     );
     -- The processes that share the work, and when each was last heard of.
@@ -115,6 +117,8 @@ const LOOKS_EVERY: Duration = Duration::from_millis(20);
 /// From what size of a version's tables on. Indexes of less are made in the second that pausing costs, and batches may wait
 /// for that.
 const PAUSES_FROM_BYTES: i64 = 64 << 20;
+/// How often who waits for its turn asks again. A statement that waited for it would hold a snapshot all the while.
+const TURN_ASKED_EVERY: Duration = Duration::from_millis(100);
 
 /// The owner of the read models, at work on them; others wait for their turn.
 pub struct Owner {
@@ -124,6 +128,8 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// `waits` is called where somebody else has the turn, once.
+    ///
     /// # Errors
     /// Where the database cannot be reached.
     pub async fn connect(
@@ -131,6 +137,7 @@ impl Owner {
         service_role: &str,
         partitions: u16,
         turn: i64,
+        waits: impl FnOnce(),
     ) -> Result<Self, sqlx::Error> {
         // It may hold locks for hours: the server must notice where this host is gone.
         let owner = owner.clone().disable_statement_logging().options([
@@ -140,7 +147,17 @@ impl Owner {
             ("default_transaction_isolation", r"read\ committed"),
         ]);
         let mut connection = PgConnection::connect_with(&owner).await?;
-        sqlx::query("SELECT pg_advisory_lock($1)").bind(turn).execute(&mut connection).await?;
+        let mut waits = Some(waits);
+        while !sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
+            .bind(turn)
+            .fetch_one(&mut connection)
+            .await?
+        {
+            if let Some(waits) = waits.take() {
+                waits();
+            }
+            sleep(TURN_ASKED_EVERY).await;
+        }
         connection.execute("SET client_min_messages = warning").await?;
         Ok(Self { connection, service_role: service_role.to_owned(), partitions })
     }
@@ -252,7 +269,7 @@ pub async fn migrate(
     service_role: &str,
     partitions: u16,
 ) -> Result<(), sqlx::Error> {
-    let mut owner = Owner::connect(owner, service_role, partitions, TURN).await?;
+    let mut owner = Owner::connect(owner, service_role, partitions, TURN, || {}).await?;
     let mut transaction = owner.connection.begin().await?;
     transaction.execute(TABLES).await?;
     transaction.execute(parking::table::TABLES).await?;

@@ -66,11 +66,6 @@ impl Made {
         self.unfinished
     }
 
-    pub fn before_serving(&self) -> Option<Version> {
-        let serving = self.serving?;
-        self.ours.iter().copied().rfind(|&version| version < serving)
-    }
-
     pub fn not_serving(&self) -> Vec<Version> {
         let others = self.older.iter().chain(&self.wrong).chain(&self.ours).copied();
         others.filter(|&version| self.serving.is_some_and(|serving| serving != version)).collect()
@@ -114,6 +109,45 @@ pub async fn made(connection: &mut PgConnection, schema: &Schema) -> Result<Made
         }
     }
     Ok(made)
+}
+
+/// The version that served right before the one that serves: after a switch back, the one that was switched back from.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn served_before(
+    connection: &mut PgConnection,
+    schema: &Schema,
+) -> Result<Option<Version>, sqlx::Error> {
+    let number: Option<i32> = sqlx::query_scalar(
+        "SELECT v.version FROM projections.versions v
+         JOIN projections.serving s ON s.projection = v.projection AND s.shape = v.shape AND s.version <> v.version
+         WHERE v.projection = $1 AND v.shape = $2 AND v.served_at IS NOT NULL ORDER BY v.served_at DESC LIMIT 1",
+    )
+    .bind(schema.name)
+    .bind(schema.shape)
+    .fetch_optional(connection)
+    .await?;
+    Ok(number.map(|number| Version { projection: schema.name, number }))
+}
+
+/// The newest version that has ever served.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn newest_served(
+    connection: &mut PgConnection,
+    schema: &Schema,
+) -> Result<Option<Version>, sqlx::Error> {
+    let number: Option<i32> = sqlx::query_scalar(
+        "SELECT max(version) FROM projections.versions
+         WHERE projection = $1 AND shape = $2 AND served_at IS NOT NULL",
+    )
+    .bind(schema.name)
+    .bind(schema.shape)
+    .fetch_one(connection)
+    .await?;
+    Ok(number.map(|number| Version { projection: schema.name, number }))
 }
 
 /// Whether queries of a shape read a version now.

@@ -24,6 +24,10 @@ pub struct Flags {
     /// Where to listen, for example 127.0.0.1:8080; port 0 picks a free one.
     #[arg(long, value_name = "ADDRESS")]
     pub http: Option<String>,
+    /// Where `rollcall up` keeps its data: the user's data directory if not given, /var/lib/rollcall for root. Given to
+    /// another command, that works on the servers of the `up` that runs there, with its key.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub data_dir: Option<String>,
     /// The PostgreSQL to use.
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
@@ -45,6 +49,7 @@ impl Flags {
     fn short(&self) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
         [
             ("http", "--http", &self.http),
+            ("data_dir", "--data-dir", &self.data_dir),
             ("database.url", "--database-url", &self.database_url),
             ("nats.url", "--nats-url", &self.nats_url),
             ("master_key.file", "--master-key-file", &self.master_key_file),

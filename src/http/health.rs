@@ -8,7 +8,12 @@ use std::{
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use rollcall_edge::auth::Authenticator;
 use rollcall_event_store::{Borrowed, Log};
-use rollcall_projections::{Progress, progress, projector::chain, publisher::Status, status};
+use rollcall_projections::{
+    Progress, progress,
+    projector::chain,
+    publisher::Status,
+    status::{self, Trouble},
+};
 use serde_json::{Map, Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
@@ -21,6 +26,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const EVERY: Duration = Duration::from_secs(1);
 /// How old what is known of PostgreSQL may be.
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
+
+/// What stands still is told one by one up to this many.
+const TROUBLES_MAX: usize = 8;
 
 /// What health is read from. Cheap to clone.
 #[derive(Clone)]
@@ -113,6 +121,8 @@ impl Health {
             Status::Starting => {
                 json!({"status": "down", "detail": "not reached yet; events will be published later"})
             }
+            // Of a log that was restored it is for an operator to say what will be.
+            Status::Failing(why) if self.0.log.halt().is_some() => json!({"status": "down", "detail": why}),
             Status::Failing(why) => {
                 json!({"status": "down", "detail": format!("{why}; events will be published later")})
             }
@@ -122,7 +132,7 @@ impl Health {
     /// None where commands are taken.
     fn log(&self) -> Option<Value> {
         let halt = self.0.log.halt()?;
-        Some(json!({"status": "halted", "detail": format!("no commands are taken: {halt}")}))
+        Some(json!({"status": "halted", "detail": format!("no commands are taken: {halt}; {}", halt.mend())}))
     }
 
     /// None where no keys are missing, or where none are needed.
@@ -170,6 +180,19 @@ impl Health {
     async fn detailed(&self) -> (StatusCode, Value) {
         let (code, mut body) = self.checks();
         let stands = self.0.stands.read(&self.0.log).await;
+        // What any process has met, and this one need not have.
+        let all: Vec<Trouble<'_>> = stands.iter().flat_map(|stands| stands.troubles()).collect();
+        if !all.is_empty() {
+            let mut told: Vec<String> =
+                all.iter().take(TROUBLES_MAX).map(|Trouble { of, why }| format!("{of}: {why}")).collect();
+            if all.len() > TROUBLES_MAX {
+                told.push(format!("and {} more", all.len() - TROUBLES_MAX));
+            }
+            body["checks"]["work"] = json!({"status": "stopped", "detail": told.join("; ")});
+            if body["status"] == "ready" {
+                body["status"] = "degraded".into();
+            }
+        }
         let heads = self.0.log.heads();
         let partitions = 0..self.0.log.partitions();
         let mut projections: Map<String, Value> = Map::new();
@@ -184,6 +207,7 @@ impl Health {
                 state["state"] = of.state.as_str().into();
                 state["lag_seconds"] = of.lag_seconds.into();
                 state["parked_streams"] = of.parked_streams.into();
+                state["stopped_partitions"] = json!(of.stopped_partitions);
             }
             // One that is being built, or was, stands under its full name.
             let name = if serving { version.projection.to_owned() } else { version.qualifier() };
@@ -200,6 +224,7 @@ impl Health {
         body["requests_at_work"] = self.0.guard.at_work().into();
         body["projections"] = projections.into();
         if let Some(stands) = stands {
+            body["halt"] = json!(stands.halt);
             body["partitions"] = json!(stands.partitions);
             body["leases"] = json!(stands.leases);
             body["members"] = json!(stands.members);

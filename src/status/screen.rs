@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use rollcall_projections::status::{Lease, Member, Status};
+use rollcall_projections::status::{Lease, Member, Status, Trouble};
 
 /// Partitions that are listed one by one; of more than that only those with something to tell.
 const PARTITIONS_MAX: usize = 32;
+/// Troubles that are told one by one; partitions that stop mostly do so for one reason.
+const TROUBLES_MAX: usize = 8;
 
 /// Paints a status, and knows the one before, for rates.
 #[derive(Default)]
@@ -16,7 +18,7 @@ pub struct Screen {
 /// A row for each reader of the log.
 struct Reader<'a> {
     name: String,
-    state: &'a str,
+    state: String,
     shape: String,
     positions: &'a [u64],
     lag_events: u64,
@@ -39,11 +41,20 @@ impl Screen {
         };
         let events: u64 = status.partitions.iter().map(|partition| partition.head).sum();
         let mut text = format!(
-            "log {}, {events} events in {} partitions, at {}\n\n",
+            "log {}, {events} events in {} partitions, at {}\n",
             status.log_id,
             status.partitions.len(),
             instant(&status.at),
         );
+        if let Some(halt) = &status.halt {
+            text += &format!(
+                "log HALTED, no commands are taken: {} (found by {}, {})\n",
+                halt.why,
+                halt.found_by,
+                instant(&halt.found_at)
+            );
+        }
+        text.push('\n');
         let mut table = Table::new(&[
             "PROJECTION",
             "STATE",
@@ -58,7 +69,7 @@ impl Screen {
         for reader in &readers {
             table.row([
                 reader.name.clone(),
-                reader.state.to_owned(),
+                reader.state.clone(),
                 reader.shape.clone(),
                 applied[&reader.name].to_string(),
                 reader.lag_events.to_string(),
@@ -69,6 +80,7 @@ impl Screen {
             ]);
         }
         text += &table.text();
+        text += &troubles(status);
         if let Some(publisher) = &status.publisher {
             text += &format!("\nthe stream in NATS was at {}\n", publisher.stream_sequence);
         }
@@ -90,7 +102,13 @@ fn readers(status: &Status) -> Vec<Reader<'_>> {
         .iter()
         .map(|of| Reader {
             name: of.qualifier(),
-            state: if of.state == "wrong" { "WRONG" } else { &of.state },
+            state: {
+                let state = if of.state == "wrong" { "WRONG" } else { &of.state };
+                match of.stopped_partitions.len() {
+                    0 => state.to_owned(),
+                    stopped => format!("{state}, {stopped} STOPPED"),
+                }
+            },
             shape: of.shape.to_string(),
             positions: &of.positions,
             lag_events: of.lag_events,
@@ -99,17 +117,38 @@ fn readers(status: &Status) -> Vec<Reader<'_>> {
             leases: leases(&of.projection, Some(of.version)),
         })
         .collect();
-    readers.extend(status.publisher.as_ref().map(|of| Reader {
-        name: "publisher".to_owned(),
-        state: if of.process.is_some() { "publishing" } else { "nobody publishes" },
-        shape: "-".to_owned(),
-        positions: &of.positions,
-        lag_events: of.lag_events,
-        lag_seconds: of.lag_seconds,
-        parked: None,
-        leases: leases("publisher", None),
+    readers.extend(status.publisher.as_ref().map(|of| {
+        Reader {
+            name: "publisher".to_owned(),
+            state: match (&of.process, &of.trouble) {
+                (_, Some(_)) => "FAILING",
+                (Some(_), None) => "publishing",
+                (None, None) => "nobody publishes",
+            }
+            .to_owned(),
+            shape: "-".to_owned(),
+            positions: &of.positions,
+            lag_events: of.lag_events,
+            lag_seconds: of.lag_seconds,
+            parked: None,
+            leases: leases("publisher", None),
+        }
     }));
     readers
+}
+
+/// A line for each thing that stands still.
+fn troubles(status: &Status) -> String {
+    let all: Vec<Trouble<'_>> = status.troubles().collect();
+    let mut text = String::new();
+    for Trouble { of, why } in all.iter().take(TROUBLES_MAX) {
+        let what = if of == "publisher" { "FAILING" } else { "STOPPED" };
+        text += &format!("\n{of} {what}: {why}");
+    }
+    if all.len() > TROUBLES_MAX {
+        text += &format!("\n… {} more", all.len() - TROUBLES_MAX);
+    }
+    if text.is_empty() { text } else { text + "\n" }
 }
 
 /// `web1:4711 (8), 8 FREE`.
@@ -132,14 +171,14 @@ fn holder(lease: &Lease) -> String {
 }
 
 fn members(status: &Status) -> String {
-    let mut table = Table::new(&["PROCESS", "STATE", ">HEARD", "WORKS ON", "MEMBER"]);
+    let mut table = Table::new(&["PROCESS", "STATE", ">HEARD", "HOLDS", "MEMBER"]);
     for member in &status.members {
         let state = if member.state == "alive" { member.state.clone() } else { member.state.to_uppercase() };
         table.row([
             member.process.clone(),
             state,
             seconds(member.heard_seconds_ago),
-            works(member),
+            holds(status, member),
             member.member.to_string(),
         ]);
     }
@@ -149,13 +188,25 @@ fn members(status: &Status) -> String {
     }
 }
 
-/// `profiles 1, publisher 1 (DECLINES publisher_1)`.
-fn works(member: &Member) -> String {
-    let mut works = member.works.join(", ");
-    if !member.declines.is_empty() {
-        works += &format!(" (DECLINES {})", member.declines.join(", "));
+/// `profiles_1 (8), publisher`: the versions that it works on, with how many partitions, and what it leaves to others.
+fn holds(status: &Status, member: &Member) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for lease in status.leases.iter().filter(|lease| lease.member == Some(member.member)) {
+        let of = match lease.projection.as_str() {
+            "publisher" => "publisher".to_owned(),
+            name => format!("{name}_{}", lease.version),
+        };
+        *counts.entry(of).or_default() += 1;
     }
-    works
+    let held: Vec<String> = counts
+        .iter()
+        .map(|(of, units)| if of == "publisher" { of.clone() } else { format!("{of} ({units})") })
+        .collect();
+    let mut text = if held.is_empty() { "nothing".to_owned() } else { held.join(", ") };
+    if !member.declines.is_empty() {
+        text += &format!(" (DECLINES {})", member.declines.join(", "));
+    }
+    text
 }
 
 /// How far each reader is behind in each partition, and under which epoch of whom.
@@ -174,9 +225,10 @@ fn partitions(status: &Status, readers: &[Reader<'_>]) -> String {
         let behind = |reader: &Reader<'_>| {
             head.head.saturating_sub(reader.positions.get(place).copied().unwrap_or_default())
         };
-        let tells = readers
-            .iter()
-            .any(|reader| behind(reader) > 0 || lease(reader).is_none_or(|lease| lease.state != "held"));
+        let tells = readers.iter().any(|reader| {
+            behind(reader) > 0
+                || lease(reader).is_none_or(|lease| lease.state != "held" || lease.trouble.is_some())
+        });
         if listed >= PARTITIONS_MAX || (status.partitions.len() > PARTITIONS_MAX && !tells) {
             left_out += 1;
             continue;
@@ -192,6 +244,7 @@ fn partitions(status: &Status, readers: &[Reader<'_>]) -> String {
                 (
                     lease.epoch,
                     match lease.state.as_str() {
+                        _ if lease.trouble.is_some() && reader.parked.is_some() => " STOPPED",
                         "held" => "",
                         "frozen" => " FROZEN",
                         _ => " FREE",

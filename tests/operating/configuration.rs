@@ -103,6 +103,9 @@ async fn healthcheck_says_whether_a_process_is_ready() {
     let url = format!("{}/readyz", rollcall.ready.http);
     let address = rollcall.ready.http.strip_prefix("http://").unwrap().to_owned();
     assert!(run(&["healthcheck", &url], &[]).0);
+    assert!(run(&["healthcheck", &address], &[]).0);
+    let (good, _, errors) = run(&["healthcheck", &format!("{address}/ready")], &[]);
+    assert!(!good && errors.contains("404") && errors.contains("/readyz"), "{errors}");
     assert!(run(&["healthcheck"], &[("ROLLCALL_HTTP", &address)]).0);
     rollcall.stop();
     let (good, _, errors) = run(&["healthcheck", &url], &[]);

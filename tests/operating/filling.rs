@@ -111,7 +111,7 @@ async fn a_version_that_filled_itself_wrongly_is_told_of_and_does_not_serve() {
     serves(&api, "profiles", 3).await;
     wrong(&projector, 0).await;
     let (back, said) = rebuild(&site, &["profiles", "--switch-back"]).await;
-    assert!(!back && said.contains("no version before"), "{said}");
+    assert!(!back && said.contains("no version that served before"), "{said}");
     let said = rebuilt(&site, &["profiles", "--drop-old"]).await;
     assert!(said.contains("profiles_1 is gone") && said.contains("profiles_2 is gone"), "{said}");
     drop((queries, projector));

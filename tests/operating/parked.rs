@@ -92,13 +92,27 @@ async fn a_parked_user_is_listed_tried_again_and_at_last_goes_on() {
     let found = read.call("POST", "/api/v1/users/batch-get", &[], Some(&batch)).await.expect(200).json();
     assert_eq!(found["items"].as_array().unwrap().len(), 2);
     read.get_after("/api/v1/users", after).await.expect(200);
-    let (other, _, after_other) = &users[2];
-    let other = read.get_after(&format!("/api/v1/users/{other}"), after_other).await.expect(200).json();
+    let (other_id, _, after_other) = &users[2];
+    let other = read.get_after(&format!("/api/v1/users/{other_id}"), after_other).await.expect(200).json();
     assert_eq!((&other["given_name"], &other["family_name"]), (&json!("Grace"), &json!("Hopper")));
 
     let (shown, said) = parked(&site, &["show", "profiles", "acme", id]);
-    assert!(shown && said.contains("1 events queue behind it") && said.contains("Odd"), "{said}");
+    assert!(
+        shown
+            && said.contains("1 event queues behind it")
+            && said.contains("which serves")
+            && said.contains("Odd"),
+        "{said}"
+    );
     assert!(!said.contains("example.com"), "{said}");
+    let (_, said) = parked(&site, &["list"]);
+    assert!(said.contains("VERSION") && said.contains(&format!("acme  {id}  1 (serves)  Odd@2")), "{said}");
+    let (found, said) = parked(&site, &["show", "profile", "acme", id]);
+    assert!(!found && said.contains("profiles, audit"), "{said}");
+    let (well, said) = parked(&site, &["retry"]);
+    assert!(!well && said.contains("--all"), "{said}");
+    let (well, said) = parked(&site, &["retry", "profiles", "acme", other_id]);
+    assert!(!well && said.contains("nothing is parked there"), "{said}");
     let (cured, said) = parked(&site, &["retry", "profiles", "acme", id]);
     assert!(!cured && said.contains("is parked at Odd@2") && said.contains("stays parked"), "{said}");
 

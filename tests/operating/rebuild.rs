@@ -174,3 +174,89 @@ async fn a_version_that_is_not_what_the_log_says_does_not_serve() {
     serves(&Client::new(&queries.ready.http, "acme"), "profiles", 2).await;
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_back_goes_to_the_version_that_served_right_before_and_forth_again() {
+    let site = Site::migrated().await;
+    rebuilt(&site, &["audit"]).await;
+    rebuilt(&site, &["audit", "--switch-back"]).await;
+    let commands = site.start(&["command-api"], &[]);
+    fill(&Client::new(&commands.ready.http, "acme"), 1).await;
+    let said = rebuilt(&site, &["audit"]).await;
+    assert!(said.contains("audit_3 serves. audit_1 is kept up"), "{said}");
+    // No projector runs: it is fed by whoever switches.
+    let said = rebuilt(&site, &["audit", "--switch-back"]).await;
+    assert!(said.contains("audit_1 serves. audit_3 is kept up") && said.contains("1000 rows"), "{said}");
+    let said = rebuilt(&site, &["audit", "--switch-back"]).await;
+    assert!(said.contains("audit_3 serves. audit_1 is kept up"), "{said}");
+
+    let mut owner = PgConnection::connect(site.owner_url()).await.unwrap();
+    sqlx::query("UPDATE audit_1.entries SET actor = 'somebody'").execute(&mut owner).await.unwrap();
+    let (well, said) = rebuild(&site, &["audit", "--switch-back"]).await;
+    assert!(!well && said.contains("audit_1 is not what the log says"), "{said}");
+    sqlx::query("DROP TABLE audit_1.entries").execute(&mut owner).await.unwrap();
+    let (well, said) = rebuild(&site, &["audit", "--switch-back"]).await;
+    assert!(!well && said.contains("audit_1 cannot be read any more, and does not serve"), "{said}");
+    let serving = "SELECT version::int8 FROM projections.serving WHERE projection = 'audit'";
+    assert_eq!(number(&site, serving).await, 3);
+
+    let said = rebuilt(&site, &["audit", "--drop-old"]).await;
+    assert!(said.contains("audit_1 is gone") && said.contains("audit_2 is gone"), "{said}");
+    let (well, said) = rebuild(&site, &["audit", "--switch-back"]).await;
+    assert!(!well && said.contains("no version that served before"), "{said}");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_second_of_two_rebuilds_at_once_says_that_it_waits_and_finds_the_work_done() {
+    let site = Site::migrated().await;
+    // Whoever has the turn, a rebuild that takes a while.
+    let mut first = PgConnection::connect(site.owner_url()).await.unwrap();
+    let turn = rollcall_projections::tables::turn_of("audit");
+    sqlx::query("SELECT pg_advisory_lock($1)").bind(turn).execute(&mut first).await.unwrap();
+    let second = |arguments: &[&str]| {
+        let mut command = site.command(&[&["rebuild", "audit"], arguments].concat());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+        assert_eq!(line, "waiting for another rebuild of audit\n");
+        (child, said)
+    };
+    let ended = |(mut child, mut said): (std::process::Child, std::io::BufReader<_>)| {
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut said, &mut rest).unwrap();
+        assert!(child.wait().unwrap().success(), "{rest}");
+        rest
+    };
+    let waits = [second(&[]), second(&["--drop-old"])];
+    let unlock = "SELECT pg_advisory_unlock($1)";
+    let [rebuilds, drops] = waits;
+    // What the first one did.
+    sqlx::raw_sql(
+        "UPDATE projections.versions SET version = 2 WHERE projection = 'audit';
+         UPDATE projections.serving SET version = 2 WHERE projection = 'audit'",
+    )
+    .execute(&mut first)
+    .await
+    .unwrap();
+    sqlx::query(unlock).bind(turn).execute(&mut first).await.unwrap();
+    let said = ended(rebuilds);
+    assert!(said.contains("audit_2 was made by the rebuild that this one waited for"), "{said}");
+    let said = ended(drops);
+    assert!(said.contains("no version but the one that serves"), "{said}");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_not_the_owner_is_told_to_connect_as_the_owner() {
+    let site = Site::new().await;
+    let services = site.migrate();
+    for wish in [&["rebuild", "profiles"][..], &["rebuild", "profiles", "--drop-old"], &["migrate"]] {
+        let output = site.command(&[wish, &["--database-url", &services]].concat()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("connect as the owner"), "{wish:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    site.stop().await;
+}

@@ -160,6 +160,7 @@ async fn a_log_restored_from_an_earlier_backup_takes_commands_once_it_is_adopted
     assert!(!adopted && said.contains("--yes"), "{said}");
     let (adopted, said) = adopt(&postgres, &nats, &["--yes"]);
     assert!(adopted && said.contains("events beyond") && said.contains("ahead of the log"), "{said}");
+    assert!(said.contains("in all 101 events that this log does not have"), "{said}");
     let (status, logged) = (up.wait(), up.logged());
     assert_eq!(status.code(), Some(1), "{logged}");
     assert!(logged.lines().last().unwrap().contains("start this process again"), "{logged}");
@@ -177,6 +178,16 @@ async fn a_log_restored_from_an_earlier_backup_takes_commands_once_it_is_adopted
     let (subscribed, sources) = as_subscribed(&up.ready.nats).await;
     assert_eq!(subscribed, stored(&up.ready.postgres).await);
     assert_eq!(sources.len(), 2, "{sources:?}");
+}
+
+#[tokio::test]
+async fn a_log_of_which_nothing_says_that_it_was_restored_is_not_adopted_by_mistake() {
+    let site = Site::migrated().await;
+    let (adopted, said) = adopt(site.owner_url(), site.nats_url(), &["--yes"]);
+    assert!(!adopted && said.contains("--force") && said.contains("nothing beyond"), "{said}");
+    let (adopted, said) = adopt(site.owner_url(), site.nats_url(), &["--yes", "--force"]);
+    assert!(adopted, "{said}");
+    site.stop().await;
 }
 
 /// An address that leads to one server and then to another.
@@ -262,6 +273,9 @@ async fn a_log_that_is_restored_under_processes_that_run_is_not_written_to() {
     })
     .await;
 
+    let known = Client::new(&running[0].ready.http, "acme").get("/readyz").await.json();
+    let detail = known["checks"]["log"]["detail"].as_str().unwrap();
+    assert!(detail.contains("adopt-restored") && detail.contains("start this process again"), "{detail}");
     let (adopted, said) = adopt(second.owner_url(), site.nats_url(), &["--yes"]);
     assert!(adopted && said.contains("ended at"), "{said}");
     for role in &mut running {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
 use crate::{
-    rollcall::{Client, eventually},
+    rollcall::{Client, Rollcall, Setup, data_directory, eventually},
     site::{Site, text},
 };
 
@@ -66,11 +66,14 @@ async fn the_status_is_one_screen_or_one_object_with_or_without_anybody_at_work(
     assert!(status["publisher"]["process"].as_str().unwrap().ends_with(&process), "{status}");
     assert_eq!(status["members"].as_array().unwrap().len(), 1);
     assert_eq!(of(&status, "profiles")["state"], "serving");
+    let instants = [&status["at"], &status["leases"][0]["taken_at"], &status["members"][0]["heard_at"]];
+    assert!(instants.iter().all(|at| at.as_str().unwrap().ends_with('Z')), "{instants:?}");
     let heads: Vec<&Value> = status["partitions"].as_array().unwrap().iter().map(|of| &of["head"]).collect();
     assert_eq!(of(&status, "profiles")["positions"].as_array().unwrap().iter().collect::<Vec<_>>(), heads);
     let (success, screen, _) = run(&site, &["status"]);
     assert!(success);
-    for told in ["profiles_1", "serving", "publishing", &process, "(16)", "alive", "PARTITION"] {
+    let held = "audit_1 (16), profiles_1 (16), publisher";
+    for told in ["profiles_1", "serving", "publishing", &process, held, "alive", "PARTITION"] {
         assert!(screen.contains(told), "{told} is not in\n{screen}");
     }
     assert!(
@@ -146,6 +149,8 @@ async fn drift_is_found_told_and_repaired() {
         let (success, said, errors) = run(&site, how);
         assert!(success && said.contains("0 differ"), "{said}{errors}");
     }
+    let (_, said, _) = run(&site, &["audit-projections", "profiles", "--sample", "1"]);
+    assert!(said.contains("profiles_1: 1 stream folded anew, 4 rows counted"), "{said}");
 
     let mut owner = owner(&site).await;
     for damage in [
@@ -177,8 +182,12 @@ async fn drift_is_found_told_and_repaired() {
     for line in [format!("user {}: status\n", ids[0]), format!("user {}: missing\n", ids[1])] {
         assert!(said.contains(&line), "{line} is not in {said}");
     }
-    let (success, said, _) = run(&site, &["audit-projections", "profiles", "--sample", "1"]);
+    let (success, said, errors) = run(&site, &["audit-projections", "profiles", "--sample", "1"]);
     assert!(!success && said.contains("should have"), "rows are counted, too: {said}");
+    assert!(
+        said.contains("1 partition miscounted") && errors.contains("rows in 1 partition: --all finds"),
+        "{errors}"
+    );
     let (success, said, errors) = run(&site, &["audit-projections", "--all", "--repair", "--json"]);
     assert!(success, "{said}{errors}");
     let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -193,4 +202,109 @@ async fn drift_is_found_told_and_repaired() {
     alarm(0).await;
     drop((commands, projector));
     site.stop().await;
+}
+
+#[tokio::test]
+async fn what_stands_still_is_told_wherever_one_looks() {
+    let site = Site::migrated().await;
+    let commands = site.start(&["command-api"], &[]);
+    let projector = site.start(&["projector", "profiles", "audit"], &[]);
+    let mut publisher = site.start(&["projector", "publisher"], &[("NATS_URL", "nats://127.0.0.1:1")]);
+    let write = Client::new(&commands.ready.http, "acme");
+    let mut owner = owner(&site).await;
+    let service: String =
+        sqlx::query_scalar("SELECT service_role FROM log.meta").fetch_one(&mut owner).await.unwrap();
+    let revoke = format!("REVOKE INSERT ON audit_1.entries FROM {service}");
+    sqlx::raw_sql(&revoke).execute(&mut owner).await.unwrap();
+    write.create("ada@example.com").await.expect(201);
+    let json_of = || -> Value { serde_json::from_str(&run(&site, &["status", "--json"]).1).unwrap() };
+    let status = eventually("both are told", async || {
+        let status = json_of();
+        let stopped = of(&status, "audit")["stopped_partitions"].as_array().unwrap().len();
+        (stopped == 1 && status["publisher"]["trouble"].is_string()).then_some(status)
+    })
+    .await;
+    assert_eq!((&status["halt"], &of(&status, "profiles")["stopped_partitions"]), (&Value::Null, &json!([])));
+    let (_, screen, _) = run(&site, &["status"]);
+    for told in ["serving, 1 STOPPED", "STOPPED: the database failed: SQLSTATE 42501", "publisher FAILING: "]
+    {
+        assert!(screen.contains(told), "{told} is not in\n{screen}");
+    }
+    assert!(!screen.contains("publishing"), "{screen}");
+    // Of a process that has met neither.
+    let detailed = Client::new(&commands.ready.http, "acme").get("/health/detailed").await.expect(200).json();
+    assert_eq!(
+        (&detailed["status"], &detailed["checks"]["work"]["status"]),
+        (&json!("degraded"), &json!("stopped")),
+        "{detailed}"
+    );
+    let (well, said, _) = run(&site, &["doctor"]);
+    assert!(!well && said.contains("FAIL  work") && said.contains("42501"), "{said}");
+
+    let grant = format!("GRANT INSERT ON audit_1.entries TO {service}");
+    sqlx::raw_sql(&grant).execute(&mut owner).await.unwrap();
+    assert!(publisher.stop().0.success());
+    eventually("nothing stands still", async || {
+        let status = json_of();
+        let goes_on = of(&status, "audit")["stopped_partitions"] == json!([]);
+        (goes_on && status["publisher"]["trouble"].is_null()).then_some(())
+    })
+    .await;
+    let halt = "INSERT INTO log.halt (found_by, why) VALUES ('a test', 'the log was restored')";
+    sqlx::raw_sql(halt).execute(&mut owner).await.unwrap();
+    assert_eq!(json_of()["halt"]["found_by"], "a test");
+    let (_, screen, _) = run(&site, &["status"]);
+    let told = "log HALTED, no commands are taken: the log was restored (found by a test, ";
+    assert!(screen.contains(told), "{screen}");
+    drop((commands, projector));
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn who_watches_into_a_file_gets_no_escape_codes() {
+    let site = Site::migrated().await;
+    let mut watch = site.command(&["status", "--watch"]);
+    let mut watch = watch.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(watch.stdout.take().unwrap());
+    let mut text = String::new();
+    while text.matches("NO PROCESS").count() < 2 {
+        assert!(std::io::BufRead::read_line(&mut said, &mut text).unwrap() > 0);
+    }
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert!(!text.contains('\x1b'), "{text:?}");
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_knows_the_data_directory_of_an_up_can_ask_how_it_is() {
+    let directory = data_directory();
+    let mut up = Rollcall::start(Setup { directory: Some(directory.path().to_owned()), ..Setup::default() });
+    let data = directory.path().join("data").display().to_string();
+    let ask = |command: &[&str]| {
+        let mut ask = std::process::Command::new(env!("CARGO_BIN_EXE_rollcall"));
+        let Output { status, stdout, stderr } =
+            ask.args(command).args(["--data-dir", &data]).output().unwrap();
+        (status.success(), text(stdout) + &text(stderr))
+    };
+    let publishing = eventually("it publishes", async || {
+        let (well, said) = ask(&["status"]);
+        assert!(well, "{said}");
+        said.contains("publishing").then_some(said)
+    })
+    .await;
+    assert!(publishing.contains("profiles_1"), "{publishing}");
+    let commands: [(&[&str], &str); 4] = [
+        (&["parked", "list"], "nothing is parked"),
+        (&["rebuild", "audit"], "audit_2 serves"),
+        (&["audit-projections"], "0 differ"),
+        (&["adopt-restored", "--yes", "--force"], "adopted"),
+    ];
+    for (command, told) in commands {
+        let (well, said) = ask(command);
+        assert!(well && said.contains(told), "{command:?}: {said}");
+    }
+    up.wait();
+    let (well, said) = ask(&["status"]);
+    assert!(!well && said.contains("no \"rollcall up\" with servers of its own runs in"), "{said}");
 }

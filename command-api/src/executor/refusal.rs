@@ -116,7 +116,7 @@ pub(super) fn restored() -> Problem {
     Problem::new(
         code::LOG_RESTORED,
         "the log was restored to an earlier point: nothing was changed by this request, and no commands are taken until \
-         an operator has adopted it",
+         an operator has adopted it, or has brought the whole log back and started this process again",
     )
     .with_retry_after_s(RESTORED_RETRY_AFTER_S)
 }

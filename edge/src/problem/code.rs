@@ -126,7 +126,7 @@ registry! {
         "An event of this stream could not be applied and waits for an operator; the log is unharmed. Asking again soon will not help.";
     LOG_RESTORED "log-restored" SERVICE_UNAVAILABLE
         "The log was restored to an earlier point"
-        "Commands are refused until an operator adopts the restored log; queries are answered. Asking again soon will not help.";
+        "Commands are refused until an operator adopts the restored log, or brings the whole log back and starts the service again; queries are answered. Asking again soon will not help.";
 }
 
 #[cfg(test)]

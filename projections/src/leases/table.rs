@@ -138,7 +138,8 @@ impl Table {
                  WHERE l.projection = $2 AND l.version = $3
                  ORDER BY l.unit FOR UPDATE OF l SKIP LOCKED),
              taken AS (
-                 UPDATE projections.leases l SET holder = $1, epoch = l.epoch + 1, taken_at = clock_timestamp() FROM free f
+                 UPDATE projections.leases l SET holder = $1, epoch = l.epoch + 1, taken_at = clock_timestamp(),
+                     trouble = NULL FROM free f
                  WHERE l.projection = $2 AND l.version = $3 AND l.unit = f.unit
                  RETURNING l.unit, l.epoch),
              fenced AS (
@@ -161,7 +162,7 @@ impl Table {
 
     pub async fn let_go(&mut self, member: &Member, work: &Work, units: &[u16]) -> Result<(), sqlx::Error> {
         sqlx::query(
-            "UPDATE projections.leases SET holder = NULL
+            "UPDATE projections.leases SET holder = NULL, trouble = NULL
              WHERE projection = $1 AND version = $2 AND unit = ANY ($3) AND holder = $4",
         )
         .bind(work.version.projection)
@@ -173,10 +174,34 @@ impl Table {
         Ok(())
     }
 
+    /// Writes down what keeps the units that the member holds of a version from going on, and that nothing keeps the others.
+    pub async fn say_trouble(
+        &mut self,
+        member: &Member,
+        work: &Work,
+        trouble: &BTreeMap<u16, String>,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "UPDATE projections.leases l SET trouble = t.trouble
+             FROM projections.leases o
+             LEFT JOIN unnest($4::int4[], $5::text[]) AS t(unit, trouble) ON t.unit = o.unit
+             WHERE o.projection = l.projection AND o.version = l.version AND o.unit = l.unit
+               AND l.projection = $2 AND l.version = $3 AND l.holder = $1 AND l.trouble IS DISTINCT FROM t.trouble",
+        )
+        .bind(member.id)
+        .bind(work.version.projection)
+        .bind(work.version.number)
+        .bind(trouble.keys().map(|unit| i32::from(*unit)).collect::<Vec<_>>())
+        .bind(trouble.values().map(String::as_str).collect::<Vec<_>>())
+        .execute(&mut self.0)
+        .await?;
+        Ok(())
+    }
+
     pub async fn leave(&mut self, member: &Member) -> Result<(), sqlx::Error> {
         sqlx::query(
             "WITH gone AS (DELETE FROM projections.members WHERE member = $1)
-             UPDATE projections.leases SET holder = NULL WHERE holder = $1",
+             UPDATE projections.leases SET holder = NULL, trouble = NULL WHERE holder = $1",
         )
         .bind(member.id)
         .execute(&mut self.0)

@@ -34,6 +34,9 @@ pub struct Parked {
     /// Events that queue behind the one that cannot be applied.
     #[sqlx(default)]
     pub queued: i64,
+    /// Whether the version is the one that queries read.
+    #[sqlx(default)]
+    pub serves: bool,
     /// It is to be tried now, and nobody has begun.
     #[sqlx(default)]
     #[serde(skip)]
@@ -79,7 +82,9 @@ pub async fn list(connection: &mut PgConnection, sought: &Sought) -> Result<Vec<
                             ON c.projection = p.projection AND c.version = p.version AND c.partition = p.partition
                           WHERE e.partition = p.partition AND e.tenant_id = p.tenant_id
                             AND e.aggregate_type = p.aggregate_type AND e.aggregate_id = p.aggregate_id
-                            AND e.sequence > p.sequence AND e.position <= c.position) AS queued
+                            AND e.sequence > p.sequence AND e.position <= c.position) AS queued,
+                    EXISTS (SELECT FROM projections.serving s
+                            WHERE s.projection = p.projection AND s.version = p.version) AS serves
              FROM projections.parked p
              WHERE ($1::text IS NULL OR projection = $1) AND ($2::text IS NULL OR tenant_id = $2)
                AND ($3::text IS NULL OR aggregate_id = $3) AND ($4::int4 IS NULL OR version = $4)
