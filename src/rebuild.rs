@@ -312,13 +312,15 @@ async fn check<P: Projection>(
     version: Version,
 ) -> anyhow::Result<()> {
     let found = checker::check::<P>(log, connection, version).await?;
-    let version = version.qualifier();
     if !matches!(found, Found::Alike { .. }) {
+        checker::note_wrong(connection, version).await?;
+        let version = version.qualifier();
         bail!(
-            "{version} is not what the log says: {found}; it does not serve. Drop it with --drop-old and look into the log \
-             of the projectors"
+            "{version} is not what the log says: {found}; it never serves. Look into the log of the projectors; --drop-old \
+             takes it away, and another rebuild makes another one"
         );
     }
+    let version = version.qualifier();
     println!("{version}: {found}");
     Ok(())
 }
@@ -382,9 +384,9 @@ async fn switch_back<P: Projection>(
 }
 
 async fn drop_old<P: Projection>(owner: &mut Owner, made: &Made) -> anyhow::Result<()> {
-    let old = made.not_serving();
+    let old = made.droppable();
     if old.is_empty() {
-        println!("{}: no version but the one that serves", P::SCHEMA.name);
+        println!("{}: no version that may be dropped", P::SCHEMA.name);
     }
     if made.since.is_some_and(|since| since < READ_FOR) {
         // A query process may not have heard of the switch yet.

@@ -212,9 +212,7 @@ impl Checker {
         let begun = Instant::now();
         let found = check::<P>(&self.log, connection, version).await?;
         let alike = matches!(found, Found::Alike { .. });
-        let noted = if alike { NOTE_CHECKED } else { NOTE_WRONG };
-        let noted = sqlx::query(noted).bind(version.projection).bind(version.number);
-        bounded(async { noted.execute(connection).await }).await?;
+        note(connection, version, if alike { NOTE_CHECKED } else { NOTE_WRONG }).await?;
         let (version, took_ms) = (version.qualifier(), begun.elapsed().as_millis());
         if alike {
             tracing::info!(version, found = %found, took_ms, "a read model that filled itself is what the log says");
@@ -244,6 +242,19 @@ impl Checker {
         }
         Ok(false)
     }
+}
+
+/// Notes that a version is not what the log says. It never serves, and a rebuild makes another one.
+///
+/// # Errors
+/// Where the database refuses.
+pub async fn note_wrong(connection: &mut PgConnection, version: Version) -> Result<(), sqlx::Error> {
+    note(connection, version, NOTE_WRONG).await
+}
+
+async fn note(connection: &mut PgConnection, version: Version, noted: &str) -> Result<(), sqlx::Error> {
+    let noted = sqlx::query(noted).bind(version.projection).bind(version.number);
+    bounded(async { noted.execute(connection).await.map(drop) }).await
 }
 
 const NOTE_CHECKED: &str =

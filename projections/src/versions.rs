@@ -66,9 +66,14 @@ impl Made {
         self.unfinished
     }
 
-    pub fn not_serving(&self) -> Vec<Version> {
+    /// What may be dropped: all but the one that serves, and while none does, what never will.
+    pub fn droppable(&self) -> Vec<Version> {
         let others = self.older.iter().chain(&self.wrong).chain(&self.ours).copied();
-        others.filter(|&version| self.serving.is_some_and(|serving| serving != version)).collect()
+        let may = |version: &Version| match self.serving {
+            Some(serving) => serving != *version,
+            None => self.wrong.contains(version),
+        };
+        others.filter(may).collect()
     }
 }
 

@@ -45,7 +45,13 @@ impl<P: Projection> Projector<P> {
                 Err(error) => error,
             };
             clean = false;
-            match error.verdict() {
+            let verdict = error.verdict();
+            if verdict != Verdict::Transient {
+                // What was begun is rolled back now, and not when the connection is used next: until then it would hold its
+                // locks, and be ended for its idleness.
+                bounded(connection.ping()).await?;
+            }
+            match verdict {
                 Verdict::Transient => return Err(error),
                 _ if part.len() > 1 => {
                     let second = part.split_off(part.len() / 2);
