@@ -2,7 +2,8 @@
 //! those rows anew that are not.
 //!
 //! Shape: streams, a sample or all of them by partition and position, folded anew and compared -> all rows by their key,
-//! those without an event -> what differs, once more -> a line each -> repaired, one short transaction each.
+//! those without an event -> what differs, once more -> a line each -> repaired, one short transaction each. A stream that
+//! cannot be folded has a line of its own, and the others are compared.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +16,7 @@ use rollcall_event_store::{Log, Options as LogOptions, migrate::attach, session}
 use rollcall_projections::{
     audit::Audit,
     checkpoint,
-    drift::{self, Drift},
+    drift::{self, Compared, Drift, Unfolded},
     profiles::Profiles,
     projector::Projection,
     schema::Version,
@@ -78,8 +79,16 @@ impl Options {
     }
 }
 
+/// What is wrong, and was left so.
+#[derive(Clone, Copy, Debug, Default)]
+struct Left {
+    differences: u64,
+    /// Streams of which nothing can be said.
+    unfolded: u64,
+}
+
 /// # Errors
-/// Where something differs and was not repaired, or the database cannot be read.
+/// Where something differs and was not repaired, a stream cannot be folded, or the database cannot be read.
 pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
     let url =
         settings.database.url.as_ref().context("database.url must be set (--database-url, DATABASE_URL)")?;
@@ -89,26 +98,38 @@ pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
     let options = session(&provisioned.service, "rollcall-audit").options([("statement_timeout", "0")]);
     let audit = async {
         let mut connection = PgConnection::connect_with(&options).await?;
-        let mut left = 0;
+        let mut left = Left::default();
         for name in &wish.names {
-            left += match name {
+            let of_this = match name {
                 ReadModel::Profiles => of::<Profiles>(&log, &mut connection, &wish).await?,
                 ReadModel::Audit => of::<Audit>(&log, &mut connection, &wish).await?,
             };
+            left.differences += of_this.differences;
+            left.unfolded += of_this.unfolded;
         }
         Ok(left)
     };
-    let outcome: anyhow::Result<u64> = tokio::select! {
+    let outcome: anyhow::Result<Left> = tokio::select! {
         outcome = audit => outcome,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped")),
     };
     log.close().await;
-    match outcome? {
-        0 => Ok(()),
-        left if wish.repair && wish.sample.is_some() => bail!("{left} differences are left: see --all"),
-        left if wish.repair => bail!("{left} differences could not be repaired: rebuild the read model"),
-        left => bail!("{left} differences from the log; --repair makes those rows anew"),
-    }
+    let Left { differences, unfolded } = outcome?;
+    let differences = match differences {
+        0 => None,
+        left if wish.repair && wish.sample.is_some() => {
+            Some(format!("{left} differences are left: see --all"))
+        }
+        left if wish.repair => {
+            Some(format!("{left} differences could not be repaired: rebuild the read model"))
+        }
+        left => Some(format!("{left} differences from the log; --repair makes those rows anew")),
+    };
+    let unfolded = (unfolded > 0).then(|| {
+        format!("streams that could not be folded: {unfolded}; nothing is known of their rows: mend what their lines say")
+    });
+    let wrong: Vec<String> = [differences, unfolded].into_iter().flatten().collect();
+    if wrong.is_empty() { Ok(()) } else { bail!(wrong.join("; ")) }
 }
 
 /// One read model's audit under way.
@@ -119,14 +140,17 @@ struct Work<'a, P> {
     version: Version,
     wish: &'a Wish,
     streams: u64,
+    /// Of them, compared up to there.
+    parked: u64,
+    /// Of them, not compared.
+    unfolded: u64,
     rows: u64,
     found: u64,
     repaired: u64,
     said_at: Instant,
 }
 
-/// How much is wrong, and was left so.
-async fn of<P: Projection>(log: &Log, connection: &mut PgConnection, wish: &Wish) -> anyhow::Result<u64> {
+async fn of<P: Projection>(log: &Log, connection: &mut PgConnection, wish: &Wish) -> anyhow::Result<Left> {
     let made = versions::made(connection, P::SCHEMA).await?;
     let Some(version) = made.serving else {
         bail!("no version of {} serves yet: it is being filled (see rollcall status)", P::SCHEMA.name);
@@ -139,6 +163,8 @@ async fn of<P: Projection>(log: &Log, connection: &mut PgConnection, wish: &Wish
         version,
         wish,
         streams: 0,
+        parked: 0,
+        unfolded: 0,
         rows: 0,
         found: 0,
         repaired: 0,
@@ -156,20 +182,22 @@ async fn of<P: Projection>(log: &Log, connection: &mut PgConnection, wish: &Wish
             0
         }
     };
-    let Work { streams, rows, found, repaired, .. } = work;
+    let Work { streams, parked, unfolded, rows, found, repaired, .. } = work;
     if wish.json {
         println!(
             "{}",
             json!({"projection": P::SCHEMA.name, "version": version.number, "streams": streams, "rows": rows,
-                   "differ": found, "repaired": repaired, "partitions_miscounted": counted})
+                   "differ": found, "repaired": repaired, "parked": parked, "unfolded": unfolded,
+                   "partitions_miscounted": counted})
         );
     } else {
         println!(
-            "{}: {streams} streams folded anew, {rows} rows looked at: {found} differ, {repaired} repaired",
+            "{}: {streams} streams folded anew, {rows} rows looked at: {found} differ, {repaired} repaired; {parked} are \
+             parked and were compared up to there, {unfolded} cannot be folded and were left out",
             version.qualifier()
         );
     }
-    Ok(found - repaired + counted)
+    Ok(Left { differences: found - repaired + counted, unfolded })
 }
 
 impl<P: Projection> Work<'_, P> {
@@ -234,21 +262,48 @@ impl<P: Projection> Work<'_, P> {
 
     async fn compare(&mut self, streams: &[rollcall_event_store::StreamId]) -> anyhow::Result<()> {
         self.streams += streams.len() as u64;
-        let drifts =
+        let Compared { drifts, parked, unfolded } =
             drift::compare(self.log, &self.projection, self.connection, self.version, streams).await?;
+        self.parked += parked;
         for drift in drifts {
             self.tell(drift).await?;
         }
+        for unfolded in unfolded {
+            self.tell_unfolded(&unfolded);
+        }
         Ok(())
+    }
+
+    fn tell_unfolded(&mut self, Unfolded { stream, partition, error }: &Unfolded) {
+        self.unfolded += 1;
+        let error = error.told();
+        if self.wish.json {
+            println!(
+                "{}",
+                json!({"projection": self.version.projection, "version": self.version.number, "tenant": &*stream.tenant,
+                       "type": &*stream.aggregate_type, "id": &*stream.aggregate_id, "partition": partition,
+                       "error": error})
+            );
+        } else {
+            println!("{}: {stream} cannot be folded: {error}", self.version.qualifier());
+        }
     }
 
     async fn tell(&mut self, drift: Drift) -> anyhow::Result<()> {
         self.found += 1;
         let mut repaired = false;
         if self.wish.repair {
-            drift::repair(&self.projection, self.connection, self.version, &drift)
-                .await
-                .with_context(|| format!("{} cannot be repaired", drift.stream.aggregate_id))?;
+            match drift::repair(&self.projection, self.connection, self.version, &drift).await {
+                Err(error) if error.lies_in_a_stream() => {
+                    eprintln!(
+                        "{}: {} cannot be repaired: {}",
+                        self.version.qualifier(),
+                        drift.stream,
+                        error.told()
+                    );
+                }
+                done => _ = done.with_context(|| format!("{} cannot be repaired", drift.stream))?,
+            }
             repaired = !self.still(&drift).await?;
             self.repaired += u64::from(repaired);
         }
@@ -259,18 +314,23 @@ impl<P: Projection> Work<'_, P> {
                 json!({"projection": self.version.projection, "version": self.version.number,
                        "tenant": &*drift.stream.tenant, "type": &*drift.stream.aggregate_type,
                        "id": &*drift.stream.aggregate_id, "partition": drift.partition, "fields": fields,
-                       "repaired": repaired})
+                       "parked": drift.parked, "repaired": repaired})
             );
         } else {
             let fields: Vec<&str> = fields.into_iter().collect();
             println!(
-                "{}: tenant {}, {} {}: {}{}",
+                "{}: tenant {}, {} {}: {}{}{}",
                 self.version.qualifier(),
                 drift.stream.tenant,
                 drift.stream.aggregate_type,
                 drift.stream.aggregate_id,
                 fields.join(", "),
-                if repaired { "; repaired" } else { "" }
+                if drift.parked { "; it is parked" } else { "" },
+                match (repaired, drift.parked) {
+                    (true, true) => "; repaired, and a projector tries it again: see rollcall parked list",
+                    (true, false) => "; repaired",
+                    (false, _) => "",
+                }
             );
         }
         Ok(())
@@ -281,7 +341,7 @@ impl<P: Projection> Work<'_, P> {
         let streams = std::slice::from_ref(&drift.stream);
         let found =
             drift::compare(self.log, &self.projection, self.connection, self.version, streams).await?;
-        Ok(!found.is_empty())
+        Ok(!(found.drifts.is_empty() && found.unfolded.is_empty()))
     }
 
     /// A line on stderr now and then, for those who watch.
