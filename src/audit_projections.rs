@@ -2,7 +2,8 @@
 //! those rows anew that are not.
 //!
 //! Shape: streams, a sample or all of them by partition and position, folded anew and compared -> all rows by their key,
-//! those without an event -> what differs, once more -> a line each -> repaired, one short transaction each.
+//! those without an event -> what differs, once more -> a line each -> repaired, one short transaction each. A stream that
+//! cannot be folded has a line of its own, and the others are compared.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +16,7 @@ use rollcall_event_store::{Log, Options as LogOptions, migrate::attach, session}
 use rollcall_projections::{
     audit::Audit,
     checkpoint,
-    drift::{self, Drift},
+    drift::{self, Compared, Drift, Unfolded},
     profiles::Profiles,
     projector::Projection,
     schema::Version,
@@ -80,7 +81,7 @@ impl Options {
 }
 
 /// # Errors
-/// Where something differs and was not repaired, or the database cannot be read.
+/// Where something differs and was not repaired, a stream cannot be folded, or the database cannot be read.
 pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
     let url = settings.database.named()?;
     let provisioned = attach(url.expose(), &KeyFile::named(&settings)?).await?;
@@ -95,7 +96,9 @@ pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
                 ReadModel::Profiles => of::<Profiles>(&log, &mut connection, &wish).await?,
                 ReadModel::Audit => of::<Audit>(&log, &mut connection, &wish).await?,
             };
-            left = Left { differ: left.differ + of.differ, miscounted: left.miscounted + of.miscounted };
+            left.differ += of.differ;
+            left.miscounted += of.miscounted;
+            left.unfolded += of.unfolded;
         }
         Ok(left)
     };
@@ -104,19 +107,27 @@ pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped")),
     };
     log.close().await;
-    let Left { differ, miscounted } = outcome?;
+    let Left { differ, miscounted, unfolded } = outcome?;
     let differences = counted(differ, "difference");
-    match miscounted {
-        0 if differ == 0 => Ok(()),
-        0 if wish.repair => bail!("{differences} could not be repaired: rebuild the read model"),
-        0 => bail!("{differences} from the log; --repair makes those rows anew"),
+    let differing = match miscounted {
+        0 if differ == 0 => None,
+        0 if wish.repair => Some(format!("{differences} could not be repaired: rebuild the read model")),
+        0 => Some(format!("{differences} from the log; --repair makes those rows anew")),
         // Counting does not tell which rows they are.
-        miscounted => bail!(
+        miscounted => Some(format!(
             "{differences} from the log, and too few or too many rows in {}: --all finds which, and makes them anew with \
              --repair",
             counted(miscounted, "partition")
-        ),
-    }
+        )),
+    };
+    let unfolded = (unfolded > 0).then(|| {
+        format!(
+            "{} cannot be folded, and nothing is known of the rows: mend what the lines say",
+            counted(unfolded, "stream")
+        )
+    });
+    let wrong: Vec<String> = [differing, unfolded].into_iter().flatten().collect();
+    if wrong.is_empty() { Ok(()) } else { bail!(wrong.join("; ")) }
 }
 
 /// What is wrong and was left so.
@@ -125,6 +136,8 @@ struct Left {
     differ: u64,
     /// Partitions that have more or fewer rows than they should.
     miscounted: u64,
+    /// Streams of which nothing can be said.
+    unfolded: u64,
 }
 
 /// One read model's audit under way.
@@ -135,6 +148,10 @@ struct Work<'a, P> {
     version: Version,
     wish: &'a Wish,
     streams: u64,
+    /// Of them, compared up to there.
+    parked: u64,
+    /// Of them, not compared.
+    unfolded: u64,
     rows: u64,
     found: u64,
     repaired: u64,
@@ -154,6 +171,8 @@ async fn of<P: Projection>(log: &Log, connection: &mut PgConnection, wish: &Wish
         version,
         wish,
         streams: 0,
+        parked: 0,
+        unfolded: 0,
         rows: 0,
         found: 0,
         repaired: 0,
@@ -171,16 +190,18 @@ async fn of<P: Projection>(log: &Log, connection: &mut PgConnection, wish: &Wish
             0
         }
     };
-    let Work { streams, rows, found, repaired, .. } = work;
+    let Work { streams, parked, unfolded, rows, found, repaired, .. } = work;
     if wish.json {
         println!(
             "{}",
             json!({"projection": P::SCHEMA.name, "version": version.number, "streams": streams, "rows": rows,
-                   "differ": found, "repaired": repaired, "partitions_miscounted": miscounted})
+                   "differ": found, "repaired": repaired, "parked": parked, "unfolded": unfolded,
+                   "partitions_miscounted": miscounted})
         );
     } else {
         println!(
-            "{}: {} folded anew, {}: {found} differ, {repaired} repaired{}",
+            "{}: {} folded anew, {}: {found} differ, {repaired} repaired{}; {parked} are parked and were compared up to there, \
+             {unfolded} cannot be folded and were left out",
             version.qualifier(),
             counted(streams, "stream"),
             // A sample's rows are counted, and not looked at.
@@ -191,7 +212,7 @@ async fn of<P: Projection>(log: &Log, connection: &mut PgConnection, wish: &Wish
             }
         );
     }
-    Ok(Left { differ: found - repaired, miscounted })
+    Ok(Left { differ: found - repaired, miscounted, unfolded })
 }
 
 impl<P: Projection> Work<'_, P> {
@@ -257,21 +278,48 @@ impl<P: Projection> Work<'_, P> {
 
     async fn compare(&mut self, streams: &[rollcall_event_store::StreamId]) -> anyhow::Result<()> {
         self.streams += streams.len() as u64;
-        let drifts =
+        let Compared { drifts, parked, unfolded } =
             drift::compare(self.log, &self.projection, self.connection, self.version, streams).await?;
+        self.parked += parked;
         for drift in drifts {
             self.tell(drift).await?;
         }
+        for unfolded in unfolded {
+            self.tell_unfolded(&unfolded);
+        }
         Ok(())
+    }
+
+    fn tell_unfolded(&mut self, Unfolded { stream, partition, error }: &Unfolded) {
+        self.unfolded += 1;
+        let error = error.told();
+        if self.wish.json {
+            println!(
+                "{}",
+                json!({"projection": self.version.projection, "version": self.version.number, "tenant": &*stream.tenant,
+                       "type": &*stream.aggregate_type, "id": &*stream.aggregate_id, "partition": partition,
+                       "error": error})
+            );
+        } else {
+            println!("{}: {stream} cannot be folded: {error}", self.version.qualifier());
+        }
     }
 
     async fn tell(&mut self, drift: Drift) -> anyhow::Result<()> {
         self.found += 1;
         let mut repaired = false;
         if self.wish.repair {
-            drift::repair(&self.projection, self.connection, self.version, &drift)
-                .await
-                .with_context(|| format!("{} cannot be repaired", drift.stream.aggregate_id))?;
+            match drift::repair(&self.projection, self.connection, self.version, &drift).await {
+                Err(error) if error.lies_in_a_stream() => {
+                    eprintln!(
+                        "{}: {} cannot be repaired: {}",
+                        self.version.qualifier(),
+                        drift.stream,
+                        error.told()
+                    );
+                }
+                done => _ = done.with_context(|| format!("{} cannot be repaired", drift.stream))?,
+            }
             repaired = !self.still(&drift).await?;
             self.repaired += u64::from(repaired);
         }
@@ -282,18 +330,23 @@ impl<P: Projection> Work<'_, P> {
                 json!({"projection": self.version.projection, "version": self.version.number,
                        "tenant": &*drift.stream.tenant, "type": &*drift.stream.aggregate_type,
                        "id": &*drift.stream.aggregate_id, "partition": drift.partition, "fields": fields,
-                       "repaired": repaired})
+                       "parked": drift.parked, "repaired": repaired})
             );
         } else {
             let fields: Vec<&str> = fields.into_iter().collect();
             println!(
-                "{}: tenant {}, {} {}: {}{}",
+                "{}: tenant {}, {} {}: {}{}{}",
                 self.version.qualifier(),
                 drift.stream.tenant,
                 drift.stream.aggregate_type,
                 drift.stream.aggregate_id,
                 fields.join(", "),
-                if repaired { "; repaired" } else { "" }
+                if drift.parked { "; it is parked" } else { "" },
+                match (repaired, drift.parked) {
+                    (true, true) => "; repaired, and a projector tries it again: see rollcall parked list",
+                    (true, false) => "; repaired",
+                    (false, _) => "",
+                }
             );
         }
         Ok(())
@@ -304,7 +357,7 @@ impl<P: Projection> Work<'_, P> {
         let streams = std::slice::from_ref(&drift.stream);
         let found =
             drift::compare(self.log, &self.projection, self.connection, self.version, streams).await?;
-        Ok(!found.is_empty())
+        Ok(!(found.drifts.is_empty() && found.unfolded.is_empty()))
     }
 
     /// A line on stderr now and then, for those who watch.

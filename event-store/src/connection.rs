@@ -68,11 +68,7 @@ const LENT_WITHIN: Duration = Duration::from_secs(5);
 
 /// A pool that lends what is alive: a connection that has waited for a while is tested first, and where it does not answer
 /// soon, another one is made, so that who borrows waits a second for it and meets no error.
-pub(crate) async fn pool(
-    service: &PgConnectOptions,
-    name: &str,
-    connections_max: u32,
-) -> Result<PgPool, sqlx::Error> {
+pub(crate) async fn pool(options: PgConnectOptions, connections_max: u32) -> Result<PgPool, sqlx::Error> {
     PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(LENT_WITHIN)
@@ -83,7 +79,7 @@ pub(crate) async fn pool(
                     || timeout(TESTED_WITHIN, connection.ping()).await.is_ok_and(|answer| answer.is_ok()))
             })
         })
-        .connect_with(session(service, name))
+        .connect_with(options)
         .await
 }
 

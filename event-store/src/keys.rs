@@ -44,7 +44,7 @@ impl AsRef<[u8]> for Digest {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "the data key of a subject is missing although it was never erased (stream {0:?}): restore the vault"
+        "the data key of a subject is missing although it was never erased (stream {0}): restore the vault"
     )]
     Missing(StreamId),
     #[error("a stored value cannot be opened: it was changed or belongs elsewhere ({what})")]

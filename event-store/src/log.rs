@@ -10,10 +10,11 @@ use crate::{
     Borrowed, Partition, Recorded, append, bounded, claims, commands, connection,
     hints::Hints,
     history::{self, Compare, Halt},
+    keyed_session,
     keys::Keys,
     load,
     migrate::Provisioned,
-    snapshots, spawn_vital,
+    session, snapshots, spawn_vital,
     tail::{self, Heads, Span, recent::Recent},
     turns::Turns,
 };
@@ -81,8 +82,11 @@ impl Log {
     /// Where the database cannot be reached as the service's role, or holds another log than was migrated.
     pub async fn open(provisioned: &Provisioned, options: Options) -> Result<Self, Error> {
         let service = provisioned.service.clone();
-        let pool = connection::pool(&service, "rollcall", options.pool_connections_max).await?;
-        let readers = connection::pool(&service, "rollcall-list", options.pool_connections_max).await?;
+        // What the service itself asks is looked up by key, and must be, whatever the planner makes of the tables' sizes.
+        let pool =
+            connection::pool(keyed_session(&service, "rollcall"), options.pool_connections_max).await?;
+        let readers =
+            connection::pool(session(&service, "rollcall-list"), options.pool_connections_max).await?;
         let mut connection = Borrowed::from(&pool).await?;
         check_meta(&mut connection, provisioned.log_id).await?;
         connection.done();

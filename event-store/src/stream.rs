@@ -1,6 +1,6 @@
 //! What a stream, a position and a recorded event are.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use chrono::{DateTime, Utc};
@@ -46,6 +46,13 @@ impl StreamId {
         let first: [u8; 8] = digest.as_ref()[..8].try_into().expect("SHA-256 has 32 bytes");
         let partition = u64::from_be_bytes(first) % u64::from(partitions);
         Partition::try_from(partition).expect("a remainder is less than its divisor")
+    }
+}
+
+/// `tenant/type/id`, as logs and tools name a stream.
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.tenant, self.aggregate_type, self.aggregate_id)
     }
 }
 

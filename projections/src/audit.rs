@@ -120,9 +120,9 @@ impl Projection for Audit {
         drift::remove(transaction, self.version, drift.row.as_ref(), folded).await?;
         let after = |event: &Recorded| event.position.cast_signed() - 1;
         sqlx::query(&self.insert)
-            .bind(folded.events.iter().map(|event| i32::from(event.partition)).collect::<Vec<_>>())
-            .bind(folded.events.iter().map(after).collect::<Vec<_>>())
-            .bind(folded.events.iter().map(|event| event.position.cast_signed()).collect::<Vec<_>>())
+            .bind(folded.applied().map(|event| i32::from(event.partition)).collect::<Vec<_>>())
+            .bind(folded.applied().map(after).collect::<Vec<_>>())
+            .bind(folded.applied().map(|event| event.position.cast_signed()).collect::<Vec<_>>())
             .execute(transaction)
             .await?;
         Ok(())

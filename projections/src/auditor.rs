@@ -1,7 +1,8 @@
 //! The auditor: looks in the background whether a read model is what the log says.
 //!
 //! Shape: every [`AUDITS_EVERY`] some streams at random, folded anew, and a page of rows, one after the other through the
-//! whole table -> what differs is compared once more -> an error line with id and fields, a gauge.
+//! whole table -> what differs is compared once more -> an error line with id and fields, a gauge. A stream that
+//! cannot be folded is told the same way: nobody knows whether its rows are right.
 //!
 //! It reads what serves, over connections for listings, by look-ups in short transactions. It repairs nothing: what damaged a
 //! row must be known first.
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    drift::{self, Drift, RowKey},
+    drift::{self, Compared, Drift, RowKey, Unfolded},
     progress::Serving,
     projector::{Error, Projection, chain},
     schema::Version,
@@ -122,7 +123,7 @@ impl Auditor {
         let again = self.again();
         let both: Vec<StreamId> = sample.iter().chain(&again).cloned().collect();
         let compare = drift::compare(&self.log, &projection, &mut connection, version, &both);
-        let mut found = bounded(compare).await?;
+        let Compared { drifts: mut found, unfolded, .. } = bounded(compare).await?;
         let row = self.seen.row.take();
         let swept =
             bounded(drift::sweep(&projection, &mut connection, row.as_ref(), self.options.rows)).await?;
@@ -130,7 +131,9 @@ impl Auditor {
         metrics::counter!(AUDITED, "projection" => P::SCHEMA.name).increment(both.len() as u64);
         for stream in again {
             let told = self.seen.drifting.get(&stream);
-            if matches!(told, Some(Told::Stream)) && !found.iter().any(|drift| drift.stream == stream) {
+            let so = found.iter().any(|drift| drift.stream == stream)
+                || unfolded.iter().any(|unfolded| unfolded.stream == stream);
+            if matches!(told, Some(Told::Stream)) && !so {
                 self.untell(version, &stream);
             }
         }
@@ -141,6 +144,9 @@ impl Auditor {
         // A row without an event is judged in one statement, and events do not go: there is nothing to wait for.
         for drift in found.into_iter().chain(swept.surplus) {
             self.tell(version, drift);
+        }
+        for unfolded in unfolded {
+            self.tell_unfolded(version, &unfolded);
         }
         self.seen.row = swept.last;
         if self.seen.row.is_none() {
@@ -175,7 +181,7 @@ impl Auditor {
         let streams: Vec<StreamId> = found.iter().map(|drift| drift.stream.clone()).collect();
         let mut connection = bounded(Borrowed::from(self.log.readers())).await?;
         let compare = drift::compare(&self.log, projection, &mut connection, version, &streams);
-        let still = bounded(compare).await?;
+        let Compared { drifts: still, .. } = bounded(compare).await?;
         connection.done();
         found.retain_mut(|drift| {
             let Some(still) = still.iter().find(|still| still.stream == drift.stream) else { return false };
@@ -185,13 +191,22 @@ impl Auditor {
         Ok(found)
     }
 
-    fn tell(&mut self, version: Version, Drift { stream, partition, fields, row }: Drift) {
-        let told = if row.is_some() { Told::Row { round: self.seen.rounds } } else { Told::Stream };
-        if let Some(known) = self.seen.drifting.get_mut(&stream) {
+    /// Whether that is news.
+    fn mind(&mut self, stream: &StreamId, told: Told) -> bool {
+        if let Some(known) = self.seen.drifting.get_mut(stream) {
             *known = told;
-            return;
+            return false;
         }
-        if self.seen.drifting.len() >= DRIFTING_MAX {
+        let room = self.seen.drifting.len() < DRIFTING_MAX;
+        if room {
+            self.seen.drifting.insert(stream.clone(), told);
+        }
+        room
+    }
+
+    fn tell(&mut self, version: Version, Drift { stream, partition, fields, row, parked }: Drift) {
+        let told = if row.is_some() { Told::Row { round: self.seen.rounds } } else { Told::Stream };
+        if !self.mind(&stream, told) {
             return;
         }
         tracing::error!(
@@ -200,9 +215,22 @@ impl Auditor {
             stream.id = &*stream.aggregate_id,
             partition,
             fields = fields.join(", "),
+            parked,
             "a read model is not what the log says; see \"rollcall audit-projections\""
         );
-        self.seen.drifting.insert(stream, told);
+    }
+
+    fn tell_unfolded(&mut self, version: Version, Unfolded { stream, partition, error }: &Unfolded) {
+        if self.mind(stream, Told::Stream) {
+            tracing::error!(
+                version = version.qualifier(),
+                tenant = &*stream.tenant,
+                stream.id = &*stream.aggregate_id,
+                partition,
+                error = error.told(),
+                "a stream cannot be folded anew, and nobody knows whether its rows of a read model are right"
+            );
+        }
     }
 
     fn untell(&mut self, version: Version, stream: &StreamId) {

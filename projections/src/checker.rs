@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     checkpoint,
-    drift::{self, Counted, Drift},
+    drift::{self, Compared, Counted, Drift},
     leases::Member,
     progress::Serving,
     projector::{Error, Projection, chain},
@@ -46,16 +46,29 @@ const WRONG: &str = "rollcall_projection_versions_wrong";
 /// What a check has found.
 #[derive(Debug)]
 pub enum Found {
-    Alike { rows: u64, streams: usize },
+    /// So many of the streams are parked, and alike up to there.
+    Alike {
+        rows: u64,
+        streams: usize,
+        parked: u64,
+    },
     Miscounted(Counted),
-    Differing { differ: usize, streams: usize, first: Drift },
+    Differing {
+        differ: usize,
+        streams: usize,
+        first: Drift,
+    },
 }
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Alike { rows, streams } => {
-                write!(f, "{rows} rows as counted in the log; {streams} streams folded anew are alike")
+            Self::Alike { rows, streams, parked } => {
+                write!(f, "{rows} rows as counted in the log; {streams} streams folded anew are alike")?;
+                if *parked > 0 {
+                    write!(f, ", {parked} of them up to where they are parked")?;
+                }
+                Ok(())
             }
             Self::Miscounted(Counted { partition, rows, expected }) => {
                 write!(f, "partition {partition} has {rows} rows and should have {expected}")
@@ -63,7 +76,7 @@ impl fmt::Display for Found {
             Self::Differing { differ, streams, first } => write!(
                 f,
                 "{differ} of {streams} streams that were folded anew differ, the first one {} in {}",
-                first.stream.aggregate_id,
+                first.stream,
                 first.fields.join(", ")
             ),
         }
@@ -85,12 +98,17 @@ pub async fn check<P: Projection>(
         return Ok(Found::Miscounted(*wrong));
     }
     let sample = drift::sample(connection, version, SAMPLE).await?;
-    let mut found = drift::compare(log, &projection, connection, version, &sample).await?;
-    let (differ, streams) = (found.len(), sample.len());
-    Ok(match found.is_empty() {
-        true => Found::Alike { rows: counted.iter().map(|counted| counted.rows).sum(), streams },
-        false => Found::Differing { differ, streams, first: found.swap_remove(0) },
-    })
+    let Compared { drifts, parked, unfolded } =
+        drift::compare(log, &projection, connection, version, &sample).await?;
+    let (differ, streams) = (drifts.len(), sample.len());
+    if let Some(first) = drifts.into_iter().next() {
+        return Ok(Found::Differing { differ, streams, first });
+    }
+    // Of what cannot be folded, nothing can be said.
+    if let Some(first) = unfolded.into_iter().next() {
+        return Err(first.error);
+    }
+    Ok(Found::Alike { rows: counted.iter().map(|counted| counted.rows).sum(), streams, parked })
 }
 
 /// Checks one read model's versions.

@@ -4,17 +4,19 @@
 //! All that is said of a row that differs is whose it is and which fields; values are personal.
 //!
 //! *Invariant:* a read model at work does not differ from itself. Checkpoints, rows and keys are read in one snapshot, and
-//! events up to a checkpoint do not change. A stream about which a snapshot cannot tell is left out: one that is parked, and
-//! one whose data key is gone while events of it are still to be applied, since the event that removes the row may be among
-//! them.
+//! events up to a checkpoint do not change. Of a parked stream the rows are what the events before that one say; an event that
+//! was discarded counts only where the version had applied it before. A row whose data key is gone while events are still to
+//! be applied is no drift, since the event that removes the row may be among them. A stream that cannot be folded at all is
+//! told as such, and the others are compared.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use rollcall_event_store::{Log, Partition, Position, Recorded, StreamId, load};
 use sqlx::{Connection, Executor, PgConnection, Postgres, Row, Transaction};
 
 use crate::{
     checkpoint,
+    parking::table,
     projector::{Error, Projection},
     schema::Version,
 };
@@ -54,6 +56,25 @@ pub struct Drift {
     pub fields: Vec<String>,
     /// A row that no stream accounts for, where it cannot be found by its stream.
     pub row: Option<RowKey>,
+    /// Its stream is parked.
+    pub parked: bool,
+}
+
+/// A stream that could not be folded: nothing can be said of its rows.
+#[derive(Debug)]
+pub struct Unfolded {
+    pub stream: StreamId,
+    pub partition: Partition,
+    pub error: Error,
+}
+
+/// What comparing streams has shown.
+#[derive(Debug, Default)]
+pub struct Compared {
+    pub drifts: Vec<Drift>,
+    /// How many of the streams are parked.
+    pub parked: u64,
+    pub unfolded: Vec<Unfolded>,
 }
 
 /// What a row's key is made of, as text.
@@ -73,8 +94,27 @@ pub struct Folded {
     pub stream: StreamId,
     pub partition: Partition,
     pub events: Vec<Recorded>,
+    /// Those of them that were discarded and gone past: rows show nothing of them but, perhaps, that they were.
+    pub skipped: BTreeSet<Position>,
+    /// The event at which the stream is parked, and those behind it up to where the read model has come.
+    pub queued: Vec<Recorded>,
+    /// It is parked.
+    pub parked: bool,
     /// There are events that have yet to be applied.
     pub more: bool,
+}
+
+impl Folded {
+    /// The events that are to be seen in the rows.
+    pub fn applied(&self) -> impl Iterator<Item = &Recorded> {
+        self.events.iter().filter(|event| !self.skipped.contains(&event.position))
+    }
+
+    /// The events that are not.
+    pub fn unapplied(&self) -> impl Iterator<Item = &Recorded> {
+        let skipped = self.events.iter().filter(|event| self.skipped.contains(&event.position));
+        skipped.chain(&self.queued)
+    }
 }
 
 /// Streams that begin in a part of the log.
@@ -84,7 +124,7 @@ pub struct Walked {
     pub until: Position,
 }
 
-/// Counts the rows of each partition and what they should be, in one snapshot. What is parked or was discarded is left out of
+/// Counts the rows of each partition and what they should be, in one snapshot. What is parked or was gone past is left out of
 /// both.
 ///
 /// # Errors
@@ -166,41 +206,65 @@ pub async fn walk(
     Ok(Walked { streams, until })
 }
 
-/// Folds streams anew and compares them with their rows; those that differ.
+/// Folds streams anew and compares them with their rows.
 ///
 /// # Errors
-/// Where the database, an event or a row cannot be read.
+/// Where the database cannot be read. An event, a key or a row that cannot be is that stream's, which is told among the
+/// others.
 pub async fn compare<P: Projection>(
     log: &Log,
     projection: &P,
     connection: &mut PgConnection,
     version: Version,
     streams: &[StreamId],
-) -> Result<Vec<Drift>, Error> {
-    let mut drifts = Vec::new();
-    for some in streams.chunks(STREAMS_MAX) {
-        let mut snapshot = snapshot(connection).await?;
-        let positions = checkpoint::read(&mut snapshot, version).await?;
-        // The version was dropped: nothing can be said of its rows.
-        if positions.len() != usize::from(log.partitions()) {
-            return Err(sqlx::Error::RowNotFound.into());
-        }
-        let parked = parked(&mut snapshot, version, some).await?;
-        let placed = some
-            .iter()
-            .filter(|stream| !parked.contains(*stream))
-            .map(|stream| (stream.clone(), stream.partition(log.partitions())));
-        let folded = fold(&mut snapshot, &positions, &placed.collect::<Vec<_>>()).await?;
-        let fields = projection.differences(&mut snapshot, &folded).await?;
-        snapshot.rollback().await?;
-        for (folded, fields) in folded.into_iter().zip(fields) {
+) -> Result<Compared, Error> {
+    let mut compared = Compared::default();
+    let mut parts: Vec<&[StreamId]> = streams.chunks(STREAMS_MAX).rev().collect();
+    while let Some(part) = parts.pop() {
+        let found = match (together(log, projection, connection, version, part).await, part) {
+            // The version was dropped: nothing can be said of its rows.
+            (Ok(None), _) => return Err(sqlx::Error::RowNotFound.into()),
+            (Ok(Some(found)), _) => found,
+            (Err(error), _) if !error.lies_in_a_stream() => return Err(error),
+            (Err(error), [stream]) => {
+                let (stream, partition) = (stream.clone(), stream.partition(log.partitions()));
+                compared.unfolded.push(Unfolded { stream, partition, error });
+                continue;
+            }
+            (Err(_), part) => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+                continue;
+            }
+        };
+        for (Folded { stream, partition, parked, .. }, fields) in found {
+            compared.parked += u64::from(parked);
             if !fields.is_empty() {
-                let Folded { stream, partition, .. } = folded;
-                drifts.push(Drift { stream, partition, fields, row: None });
+                compared.drifts.push(Drift { stream, partition, fields, row: None, parked });
             }
         }
     }
-    Ok(drifts)
+    Ok(compared)
+}
+
+/// Compares streams in one snapshot: each with its fields that differ. None where the version is gone.
+async fn together<P: Projection>(
+    log: &Log,
+    projection: &P,
+    connection: &mut PgConnection,
+    version: Version,
+    streams: &[StreamId],
+) -> Result<Option<Vec<(Folded, Vec<String>)>>, Error> {
+    let mut snapshot = snapshot(connection).await?;
+    let positions = checkpoint::read(&mut snapshot, version).await?;
+    if positions.len() != usize::from(log.partitions()) {
+        return Ok(None);
+    }
+    let placed = streams.iter().map(|stream| (stream.clone(), stream.partition(log.partitions())));
+    let folded = fold(&mut snapshot, version, &positions, &placed.collect::<Vec<_>>()).await?;
+    let fields = projection.differences(&mut snapshot, &folded).await?;
+    snapshot.rollback().await?;
+    Ok(Some(folded.into_iter().zip(fields).collect()))
 }
 
 /// Looks at a page of rows for those that no applied event accounts for.
@@ -220,7 +284,8 @@ pub async fn sweep<P: Projection>(
 }
 
 /// Makes the rows of a stream anew, in one short transaction that holds its partition's checkpoint, so that no batch runs
-/// in between. False where there was nothing to repair any more, or the stream is parked, and its rows wait for that.
+/// in between. Where the stream is parked, they are made of the events before that one, and a projector tries it again at
+/// once: the row may have been what was wrong. False where there was nothing to repair any more.
 ///
 /// # Errors
 /// Where the database refuses, or an event cannot be read.
@@ -245,15 +310,13 @@ pub async fn repair<P: Projection>(
     let mut positions = vec![0; usize::from(drift.partition) + 1];
     positions[usize::from(drift.partition)] = until.unwrap_or_default().cast_unsigned();
     let streams = [(drift.stream.clone(), drift.partition)];
-    if !parked(&mut transaction, version, std::slice::from_ref(&drift.stream)).await?.is_empty() {
-        return Ok(false);
-    }
-    let folded = fold(&mut transaction, &positions, &streams).await?;
+    let folded = fold(&mut transaction, version, &positions, &streams).await?;
     let fields = projection.differences(&mut transaction, &folded).await?;
     if drift.row.is_none() && fields.iter().all(Vec::is_empty) {
         return Ok(false);
     }
     projection.repair(&mut transaction, drift, &folded[0]).await?;
+    table::make_stream_due(&mut transaction, version, &drift.stream, drift.partition).await?;
     transaction.commit().await?;
     Ok(true)
 }
@@ -266,44 +329,17 @@ async fn snapshot(connection: &mut PgConnection) -> Result<Transaction<'_, Postg
     Ok(transaction)
 }
 
-/// Those of the streams that are parked, whose rows stay behind until somebody has looked, or that an operator had do
-/// without an event.
-async fn parked(
-    connection: &mut PgConnection,
-    version: Version,
-    streams: &[StreamId],
-) -> Result<HashSet<StreamId>, sqlx::Error> {
-    let of = |part: fn(&StreamId) -> &str| -> Vec<&str> { streams.iter().map(part).collect() };
-    let rows = sqlx::query(
-        "WITH asked AS (SELECT * FROM unnest($3::text[], $4::text[], $5::text[])
-                        AS q(tenant_id, aggregate_type, aggregate_id))
-         SELECT p.tenant_id, p.aggregate_type, p.aggregate_id
-         FROM asked JOIN projections.parked p USING (tenant_id, aggregate_type, aggregate_id)
-         WHERE p.projection = $1 AND p.version = $2
-         UNION
-         SELECT d.tenant_id, d.aggregate_type, d.aggregate_id
-         FROM asked JOIN projections.discarded d USING (tenant_id, aggregate_type, aggregate_id)
-         WHERE d.projection = $1",
-    )
-    .bind(version.projection)
-    .bind(version.number)
-    .bind(of(|stream| &stream.tenant))
-    .bind(of(|stream| &stream.aggregate_type))
-    .bind(of(|stream| &stream.aggregate_id))
-    .fetch_all(connection)
-    .await?;
-    rows.iter().map(|row| stream_id(row, 0)).collect()
-}
-
 /// The events of streams up to the positions of their partitions.
 async fn fold(
     connection: &mut PgConnection,
+    version: Version,
     positions: &[Position],
     streams: &[(StreamId, Partition)],
 ) -> Result<Vec<Folded>, Error> {
+    let left_out = table::left_out(connection, version, streams).await?;
     let read = load::firsts(connection, streams, FIRST_EVENTS).await?;
     let mut folded = Vec::with_capacity(streams.len());
-    for ((stream, partition), mut events) in streams.iter().zip(read) {
+    for (((stream, partition), left_out), mut events) in streams.iter().zip(left_out).zip(read) {
         let until = positions.get(usize::from(*partition)).copied().unwrap_or_default();
         let mut full = events.len() == FIRST_EVENTS as usize;
         while full && events.last().is_some_and(|last| last.position <= until) {
@@ -312,9 +348,13 @@ async fn fold(
             full = page.len() == PAGE as usize;
             events.extend(page);
         }
-        let more = events.last().is_some_and(|last| last.position > until);
+        let table::LeftOut { parked, skipped } = left_out;
+        let more = parked.is_some() || events.last().is_some_and(|last| last.position > until);
         events.retain(|event| event.position <= until);
-        folded.push(Folded { stream: stream.clone(), partition: *partition, events, more });
+        let applied = events.partition_point(|event| parked.is_none_or(|at| event.position < at));
+        let queued = events.split_off(applied);
+        let (stream, partition, parked) = (stream.clone(), *partition, parked.is_some());
+        folded.push(Folded { stream, partition, events, skipped, queued, parked, more });
     }
     Ok(folded)
 }

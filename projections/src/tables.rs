@@ -241,7 +241,7 @@ impl Owner {
     /// Where the database refuses.
     pub async fn drop_version(&mut self, version: Version) -> Result<(), sqlx::Error> {
         let mut transaction = self.connection.begin().await?;
-        for table in ["parked", "serving", "leases", "checkpoints", "versions"] {
+        for table in ["parked", "skipped", "serving", "leases", "checkpoints", "versions"] {
             sqlx::query(&format!("DELETE FROM projections.{table} WHERE projection = $1 AND version = $2"))
                 .bind(version.projection)
                 .bind(version.number)
@@ -372,7 +372,7 @@ pub async fn check(service: &PgConnectOptions) -> Result<(), Missing> {
     let mut connection = bounded(PgConnection::connect_with(&session(service, "rollcall-check"))).await?;
     let made: bool = sqlx::query_scalar(
         "SELECT to_regclass('projections.versions') IS NOT NULL
-            AND to_regclass('projections.parked') IS NOT NULL",
+            AND to_regclass('projections.skipped') IS NOT NULL",
     )
     .fetch_one(&mut connection)
     .await?;

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod audit_projections;
 mod balancer;
 mod compression;
 mod configuration;

@@ -17,13 +17,13 @@ use crate::{
 };
 
 /// `rollcall parked …`: whether it succeeded, and what it said.
-fn parked(site: &Site, arguments: &[&str]) -> (bool, String) {
+pub fn parked(site: &Site, arguments: &[&str]) -> (bool, String) {
     let output = site.command(&[&["parked"], arguments].concat()).output().unwrap();
     (output.status.success(), text(output.stdout) + &text(output.stderr))
 }
 
 /// Changes events, as only the owner can and nobody may.
-async fn forge(site: &Site, sql: &str) {
+pub async fn forge(site: &Site, sql: &str) {
     let mut owner = PgConnection::connect(site.owner_url()).await.unwrap();
     let sql = format!(
         "ALTER TABLE log.events DISABLE TRIGGER events_are_immutable; {sql};

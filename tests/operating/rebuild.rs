@@ -244,7 +244,7 @@ async fn the_second_of_two_rebuilds_at_once_says_that_it_waits_and_finds_the_wor
     let said = ended(rebuilds);
     assert!(said.contains("audit_2 was made by the rebuild that this one waited for"), "{said}");
     let said = ended(drops);
-    assert!(said.contains("no version but the one that serves"), "{said}");
+    assert!(said.contains("no version that may be dropped"), "{said}");
     site.stop().await;
 }
 

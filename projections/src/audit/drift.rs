@@ -11,8 +11,8 @@ use crate::{
     schema::Version,
 };
 
-/// An entry for each event that has been applied: not of those that queue behind a parked one, and of those that were
-/// discarded, of the ones alone that have an entry from before that. Both are looked up by key, however many events there are.
+/// An entry for each event that has been applied: not of those that queue behind a parked one, nor of those that
+/// were discarded and gone past. Both are looked up by key, however many events there are.
 pub(super) const COUNT: &str = "SELECT c.partition, coalesce(r.rows, 0), c.position - coalesce(o.events, 0)
      FROM projections.checkpoints c
      LEFT JOIN (SELECT e.partition, count(*) AS rows FROM {schema}.entries e GROUP BY 1) r USING (partition)
@@ -27,19 +27,15 @@ pub(super) const COUNT: &str = "SELECT c.partition, coalesce(r.rows, 0), c.posit
                           AND l.sequence >= p.sequence AND l.position <= t.position OFFSET 0) q
                     WHERE p.projection = $1 AND p.version = $2
                     UNION
-                    SELECT d.partition, d.position FROM projections.discarded d
+                    SELECT s.partition, s.position FROM projections.skipped s
                     JOIN projections.checkpoints t
-                        ON t.projection = $1 AND t.version = $2 AND t.partition = d.partition AND d.position <= t.position
-                    WHERE d.projection = $1 AND NOT EXISTS (
-                        SELECT FROM log.events l
-                        JOIN {schema}.entries a ON a.tenant_id = l.tenant_id AND a.recorded_at = l.recorded_at
-                            AND a.partition = l.partition AND a.position = l.position
-                        WHERE l.partition = d.partition AND l.position = d.position OFFSET 0)) w
+                        ON t.projection = $1 AND t.version = $2 AND t.partition = s.partition AND s.position <= t.position
+                    WHERE s.projection = $1 AND s.version = $2) w
                 GROUP BY 1) o USING (partition)
      WHERE c.projection = $1 AND c.version = $2";
 
 /// What [`differences`] tells apart, in the order of its columns.
-const FIELDS: [&str; 5] = [MISSING, "aggregate_type", "event_type", "actor", "import_id"];
+const FIELDS: [&str; 6] = [MISSING, SURPLUS, "aggregate_type", "event_type", "actor", "import_id"];
 
 /// The fields of streams' entries that differ from what their events say. An entry is found by all of its key, so one whose
 /// tenant or time was changed is missing here, and surplus where it stands now.
@@ -48,21 +44,27 @@ pub(super) async fn differences(
     version: Version,
     folded: &[Folded],
 ) -> Result<Vec<Vec<String>>, Error> {
-    let (mut ordinals, mut partitions, mut positions) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ordinals, mut partitions, mut positions, mut applied) =
+        <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
     for (ordinal, folded) in (0_i64..).zip(folded) {
-        for event in &folded.events {
+        let events = folded.applied().map(|event| (event, true));
+        for (event, is) in events.chain(folded.unapplied().map(|event| (event, false))) {
             ordinals.push(ordinal);
             partitions.push(i32::from(event.partition));
             positions.push(event.position.cast_signed());
+            applied.push(is);
         }
     }
     let rows = sqlx::query(&version.sql(
-        "SELECT q.ordinal, bool_or(a.position IS NULL),
-                coalesce(bool_or(a.aggregate_type <> e.aggregate_type), false),
-                coalesce(bool_or(a.event_type <> e.event_type), false),
-                bool_or(a.position IS NOT NULL AND a.actor IS DISTINCT FROM e.metadata->>'actor'),
-                bool_or(a.position IS NOT NULL AND a.import_id IS DISTINCT FROM e.metadata->>'import_id')
-         FROM unnest($1::int8[], $2::int4[], $3::int8[]) AS q(ordinal, partition, position)
+        "SELECT q.ordinal, bool_or(q.applied AND a.position IS NULL),
+                bool_or(NOT q.applied AND a.position IS NOT NULL),
+                coalesce(bool_or(q.applied AND a.aggregate_type <> e.aggregate_type), false),
+                coalesce(bool_or(q.applied AND a.event_type <> e.event_type), false),
+                bool_or(CASE WHEN q.applied AND a.position IS NOT NULL
+                             THEN a.actor IS DISTINCT FROM e.metadata->>'actor' END) IS TRUE,
+                bool_or(CASE WHEN q.applied AND a.position IS NOT NULL
+                             THEN a.import_id IS DISTINCT FROM e.metadata->>'import_id' END) IS TRUE
+         FROM unnest($1::int8[], $2::int4[], $3::int8[], $4::bool[]) AS q(ordinal, partition, position, applied)
          JOIN log.events e ON e.partition = q.partition AND e.position = q.position
          LEFT JOIN {schema}.entries a ON a.tenant_id = e.tenant_id AND a.recorded_at = e.recorded_at
              AND a.partition = e.partition AND a.position = e.position
@@ -71,6 +73,7 @@ pub(super) async fn differences(
     .bind(ordinals)
     .bind(partitions)
     .bind(positions)
+    .bind(applied)
     .fetch_all(connection)
     .await?;
     let mut differences: Vec<BTreeSet<String>> = vec![BTreeSet::new(); folded.len()];
@@ -137,6 +140,7 @@ pub(super) async fn swept(
                 partition: Partition::try_from(partition).unwrap_or(Partition::MAX),
                 fields: vec![SURPLUS.to_owned()],
                 row: Some(key.clone()),
+                parked: false,
             });
         }
         swept.last = Some(key);
@@ -151,14 +155,19 @@ pub(super) async fn remove(
     surplus: Option<&RowKey>,
     folded: &Folded,
 ) -> Result<(), Error> {
+    let (partitions, positions): (Vec<i32>, Vec<i64>) = folded
+        .applied()
+        .chain(folded.unapplied())
+        .map(|event| (i32::from(event.partition), event.position.cast_signed()))
+        .unzip();
     sqlx::query(&version.sql(
         "DELETE FROM {schema}.entries a USING unnest($1::int4[], $2::int8[]) AS q(partition, position)
          JOIN log.events e ON e.partition = q.partition AND e.position = q.position
          WHERE a.tenant_id = e.tenant_id AND a.recorded_at = e.recorded_at AND a.partition = e.partition
            AND a.position = e.position",
     ))
-    .bind(folded.events.iter().map(|event| i32::from(event.partition)).collect::<Vec<_>>())
-    .bind(folded.events.iter().map(|event| event.position.cast_signed()).collect::<Vec<_>>())
+    .bind(partitions)
+    .bind(positions)
     .execute(&mut *transaction)
     .await?;
     let Some([tenant, recorded_at, partition, position]) = surplus.map(Vec::as_slice) else { return Ok(()) };

@@ -1,6 +1,6 @@
 //! The tables of parked streams and discarded events, as projectors use them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rollcall_event_store::{Partition, Position, StreamId, tail::Span};
 use sqlx::{PgConnection, Row, postgres::PgRow};
@@ -47,6 +47,19 @@ pub(crate) const TABLES: &str = "
         discarded_by   text             NOT NULL,
         reason         text             NOT NULL,
         PRIMARY KEY (projection, partition, position)
+    );
+    -- The discarded events that a version has gone past. One that is not here at or before the checkpoint had been applied when
+    -- it was discarded, as by a version that could still read it.
+    CREATE TABLE IF NOT EXISTS projections.skipped (
+        position       bigint           NOT NULL,
+        sequence       bigint           NOT NULL,
+        version        integer          NOT NULL,
+        partition      integer          NOT NULL,
+        projection     text COLLATE \"C\" NOT NULL,
+        tenant_id      text COLLATE \"C\" NOT NULL,
+        aggregate_type text COLLATE \"C\" NOT NULL,
+        aggregate_id   text COLLATE \"C\" NOT NULL,
+        PRIMARY KEY (projection, version, partition, tenant_id, aggregate_type, aggregate_id, position)
     );";
 
 /// An event of a parked stream.
@@ -54,6 +67,105 @@ pub(crate) struct Queued {
     pub place: Place,
     /// An operator said that the projection is to do without it.
     pub discarded: bool,
+}
+
+/// What a version has not applied of a stream at or before its checkpoint.
+#[derive(Default)]
+pub(crate) struct LeftOut {
+    /// Where it is parked.
+    pub parked: Option<Position>,
+    /// Its discarded events that were gone past.
+    pub skipped: BTreeSet<Position>,
+}
+
+/// What a version has not applied of streams, in their order.
+pub(crate) async fn left_out(
+    connection: &mut PgConnection,
+    of: Version,
+    streams: &[(StreamId, Partition)],
+) -> Result<Vec<LeftOut>, sqlx::Error> {
+    let part = |part: fn(&StreamId) -> &str| -> Vec<&str> {
+        streams.iter().map(|(stream, _)| part(stream)).collect()
+    };
+    let rows = sqlx::query(
+        "WITH asked AS MATERIALIZED (
+             SELECT * FROM unnest($3::int4[], $4::text[], $5::text[], $6::text[]) WITH ORDINALITY
+                 AS q(partition, tenant_id, aggregate_type, aggregate_id, ordinal))
+         SELECT q.ordinal, p.position, true FROM asked q
+         JOIN projections.parked p
+             ON p.projection = $1 AND p.version = $2 AND p.partition = q.partition AND p.tenant_id = q.tenant_id
+            AND p.aggregate_type = q.aggregate_type AND p.aggregate_id = q.aggregate_id
+         UNION ALL
+         SELECT q.ordinal, s.position, false FROM asked q
+         JOIN projections.skipped s
+             ON s.projection = $1 AND s.version = $2 AND s.partition = q.partition AND s.tenant_id = q.tenant_id
+            AND s.aggregate_type = q.aggregate_type AND s.aggregate_id = q.aggregate_id",
+    )
+    .bind(of.projection)
+    .bind(of.number)
+    .bind(streams.iter().map(|(_, partition)| i32::from(*partition)).collect::<Vec<_>>())
+    .bind(part(|stream| &stream.tenant))
+    .bind(part(|stream| &stream.aggregate_type))
+    .bind(part(|stream| &stream.aggregate_id))
+    .fetch_all(connection)
+    .await?;
+    let mut left_out: Vec<LeftOut> = streams.iter().map(|_| LeftOut::default()).collect();
+    for row in &rows {
+        let place = usize::try_from(row.try_get::<i64, _>(0)? - 1).expect("ordinals count from 1");
+        let position = row.try_get::<i64, _>(1)?.cast_unsigned();
+        match row.try_get(2)? {
+            true => left_out[place].parked = Some(position),
+            false => _ = left_out[place].skipped.insert(position),
+        }
+    }
+    Ok(left_out)
+}
+
+/// Notes that a version went past a discarded event.
+pub(crate) async fn skip(
+    connection: &mut PgConnection,
+    of: Version,
+    event: &Place,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO projections.skipped
+             (position, sequence, version, partition, projection, tenant_id, aggregate_type, aggregate_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+    )
+    .bind(event.position.cast_signed())
+    .bind(event.sequence.cast_signed())
+    .bind(of.number)
+    .bind(i32::from(event.partition))
+    .bind(of.projection)
+    .bind(&*event.stream.tenant)
+    .bind(&*event.stream.aggregate_type)
+    .bind(&*event.stream.aggregate_id)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Has a stream tried again now, where it is parked.
+pub(crate) async fn make_stream_due(
+    connection: &mut PgConnection,
+    of: Version,
+    stream: &StreamId,
+    partition: Partition,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE projections.parked SET retry_at = clock_timestamp()
+         WHERE projection = $1 AND version = $2 AND partition = $3 AND tenant_id = $4 AND aggregate_type = $5
+           AND aggregate_id = $6",
+    )
+    .bind(of.projection)
+    .bind(of.number)
+    .bind(i32::from(partition))
+    .bind(&*stream.tenant)
+    .bind(&*stream.aggregate_type)
+    .bind(&*stream.aggregate_id)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Has the parked streams of some partitions tried at once, because their lease is new.

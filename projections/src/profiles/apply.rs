@@ -264,7 +264,7 @@ impl Projection for Profiles {
             .bind([&*drift.stream.aggregate_id])
             .execute(&mut *transaction)
             .await?;
-        let Some(last) = folded.events.last() else { return Ok(()) };
+        let Some(last) = folded.events.last().filter(|_| drift::begins(folded)) else { return Ok(()) };
         let mut keys = self.log.keys().in_vault(transaction, &[&folded.stream]).await?;
         let key = keys.pop().ok_or_else(|| row_error(last))?;
         let folding = Folding {

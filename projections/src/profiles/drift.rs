@@ -18,9 +18,8 @@ use crate::{
     stored::{USER, user_event},
 };
 
-/// A row for each user whose first event has been applied: not of those that are parked there, and of those whose first event
-/// was discarded, of the ones alone that have a row from before that; nor of those that were erased. All are looked up by key,
-/// however many users there are.
+/// A row for each user whose first event has been applied: not of those that are parked there, nor of those whose first
+/// event was discarded and gone past, nor of those that were erased. All are looked up by key, however many users there are.
 pub(super) const COUNT: &str =
     "SELECT c.partition, coalesce(r.rows, 0), coalesce(e.streams, 0) - coalesce(o.streams, 0)
      FROM projections.checkpoints c
@@ -33,12 +32,10 @@ pub(super) const COUNT: &str =
                     SELECT p.partition, p.tenant_id, p.aggregate_id FROM projections.parked p
                     WHERE p.projection = $1 AND p.version = $2 AND p.aggregate_type = 'user' AND p.sequence = 1
                     UNION
-                    SELECT d.partition, d.tenant_id, d.aggregate_id FROM projections.discarded d
+                    SELECT s.partition, s.tenant_id, s.aggregate_id FROM projections.skipped s
                     JOIN projections.checkpoints t
-                        ON t.projection = $1 AND t.version = $2 AND t.partition = d.partition AND d.position <= t.position
-                    WHERE d.projection = $1 AND d.aggregate_type = 'user' AND d.sequence = 1 AND NOT EXISTS (
-                        SELECT FROM {schema}.users u
-                        WHERE u.tenant_id = d.tenant_id AND u.user_id = d.aggregate_id OFFSET 0)
+                        ON t.projection = $1 AND t.version = $2 AND t.partition = s.partition AND s.position <= t.position
+                    WHERE s.projection = $1 AND s.version = $2 AND s.aggregate_type = 'user' AND s.sequence = 1
                     UNION
                     SELECT f.partition, v.tenant_id, v.aggregate_id FROM vault.tombstones v
                     CROSS JOIN LATERAL (
@@ -75,7 +72,7 @@ pub(super) async fn differences(
     for row in rows {
         found.insert(usize::try_from(row.try_get::<i64, _>(7)? - 1).expect("ordinals count from 1"), row);
     }
-    let users = folded.iter().filter(|folded| is_user(folded) && !folded.events.is_empty());
+    let users = folded.iter().filter(|folded| is_user(folded) && begins(folded));
     let users: Vec<&StreamId> = users.map(|folded| &folded.stream).collect();
     let keys = log.keys().in_vault(connection, &users).await?;
     let keys: HashMap<&StreamId, SubjectKey> = users.into_iter().zip(keys).collect();
@@ -100,6 +97,11 @@ fn is_user(folded: &Folded) -> bool {
     &*folded.stream.aggregate_type == USER
 }
 
+/// Whether there is to be a row. Without its first event there is none to go on from, whatever comes later.
+pub(super) fn begins(folded: &Folded) -> bool {
+    folded.events.first().is_some_and(|first| !folded.skipped.contains(&first.position))
+}
+
 fn only(what: &str, so: bool) -> Vec<String> {
     so.then(|| what.to_owned()).into_iter().collect()
 }
@@ -107,7 +109,7 @@ fn only(what: &str, so: bool) -> Vec<String> {
 /// What a user's events make of it.
 pub(super) fn profile(key: &SubjectKey, folded: &Folded) -> Result<Profile, Error> {
     let mut profile = Profile::default();
-    for event in &folded.events {
+    for event in folded.applied() {
         let opened = key.open_event(event)?;
         profile.apply(&user_event(event, &opened)?, event.recorded_at);
     }
@@ -116,7 +118,6 @@ pub(super) fn profile(key: &SubjectKey, folded: &Folded) -> Result<Profile, Erro
 
 fn of_row(log: &Log, key: &DataKey, row: &PgRow, folded: &Folded) -> Result<Vec<String>, Error> {
     let last = folded.events.last().expect("keys are looked for where there are events");
-    let place = || Error::Row { partition: last.partition, position: last.position };
     let profile = profile(&SubjectKey::Alive(key.clone()), folded)?;
     let mut fields = BTreeSet::new();
     let mut differs = |name: &str, so: bool| {
@@ -129,14 +130,15 @@ fn of_row(log: &Log, key: &DataKey, row: &PgRow, folded: &Folded) -> Result<Vec<
     differs("partition", row.try_get::<i32, _>(2)? != i32::from(last.partition));
     let status = profile.user.status().map_or("unknown", rollcall_domain::Status::as_str);
     differs("status", row.try_get::<&str, _>(3)? != status);
-    let json = |text: &str| serde_json::from_str::<Value>(text).map_err(|_| place());
-    differs("traits", json(row.try_get(5)?)? != json(&profile.traits_json())?);
+    // What cannot be opened or read is another form of being wrong.
+    let json = |text: &str| serde_json::from_str::<Value>(text).ok();
+    let traits = json(&profile.traits_json());
+    differs("traits", traits.is_none() || json(row.try_get(5)?) != traits);
     let digester = log.keys().digester(&folded.stream.tenant, names::SCOPE);
     differs(
         "name_digests",
-        row.try_get::<Vec<i32>, _>(6)? != names::Digests::new(digester).of_user(&profile.user),
+        row.try_get::<Vec<i32>, _>(6).ok() != Some(names::Digests::new(digester).of_user(&profile.user)),
     );
-    // A row that cannot be opened or read is another form of being wrong.
     let stored = key.open_row(SEALED, &folded.stream, row.try_get(4)?).ok();
     match stored.and_then(|plain| serde_json::from_slice::<Profile>(&plain).ok()) {
         None => differs("sealed", true),
@@ -208,7 +210,13 @@ pub(super) async fn swept(
     for row in strangers {
         let place = usize::try_from(row.try_get::<i64, _>(0)? - 1).expect("ordinals count from 1");
         let (stream, partition) = streams[place].clone();
-        swept.surplus.push(Drift { stream, partition, fields: only(SURPLUS, true), row: None });
+        swept.surplus.push(Drift {
+            stream,
+            partition,
+            fields: only(SURPLUS, true),
+            row: None,
+            parked: false,
+        });
     }
     Ok(swept)
 }

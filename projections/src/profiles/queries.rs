@@ -44,8 +44,11 @@ pub enum Error {
     Database(#[from] sqlx::Error),
     #[error(transparent)]
     Keys(#[from] keys::Error),
-    #[error("the profile of {0} cannot be read")]
-    Profile(String),
+    #[error("the profile of {0} cannot be read: see \"rollcall audit-projections\"")]
+    Profile(StreamId),
+    /// In one line: where lines are JSON, causes are not told.
+    #[error("the profile of {stream} cannot be read: {why}: see \"rollcall audit-projections\"")]
+    Sealed { stream: StreamId, why: keys::Error },
 }
 
 pub type GetError = gather::Error<Error>;
@@ -311,8 +314,10 @@ async fn open(
 fn open_row(stream: &StreamId, key: &SubjectKey, row: &PgRow) -> Result<Option<Row>, Error> {
     use sqlx::Row as _;
     let SubjectKey::Alive(key) = key else { return Ok(None) };
-    let unreadable = || Error::Profile(stream.aggregate_id.to_string());
-    let plain = key.open_row(SEALED, stream, row.try_get(1)?)?;
+    let unreadable = || Error::Profile(stream.clone());
+    let plain = key
+        .open_row(SEALED, stream, row.try_get(1)?)
+        .map_err(|why| Error::Sealed { stream: stream.clone(), why })?;
     Ok(Some(Row {
         id: row.try_get(0)?,
         profile: serde_json::from_slice(&plain).map_err(|_| unreadable())?,

@@ -21,12 +21,12 @@ pub enum Error {
     Row { partition: Partition, position: Position },
     #[error(
         "a row is at version {found}, but the next event makes version {next} (partition {partition}, position \
-         {position}): rebuild the projection"
+         {position}): see `rollcall audit-projections --all --repair`"
     )]
     Gap { found: u64, next: u64, partition: Partition, position: Position },
     #[error(
         "there is no row to go on from, and the event makes version {next} (partition {partition}, position {position}): \
-         the user's first event was discarded, or rebuild the projection"
+         the user's first event was discarded, or its row was taken away, which `rollcall audit-projections --all --repair` mends"
     )]
     NoRow { next: u64, partition: Partition, position: Position },
     #[error(
@@ -48,6 +48,11 @@ pub(super) enum Verdict {
 }
 
 impl Error {
+    /// Whether it lies in the events, the key or the rows of one stream, and others can be worked with all the same.
+    pub fn lies_in_a_stream(&self) -> bool {
+        self.verdict() == Verdict::Poisoned
+    }
+
     pub(super) fn verdict(&self) -> Verdict {
         match self {
             Self::Database(error)
@@ -63,7 +68,7 @@ impl Error {
 
     /// The error with its causes in one line that may be kept and shown: of the database's errors the SQLSTATE and the names
     /// alone, of JSON's the place alone, since both repeat the value that they stumbled over.
-    pub(super) fn told(&self) -> String {
+    pub fn told(&self) -> String {
         let mut told = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(source) = cause {

@@ -135,7 +135,10 @@ impl<P: Projection> Projector<P> {
         for step in steps {
             match step {
                 Step::Apply(spans) => self.projection.apply(transaction, spans).await?,
-                Step::Skip(place) => self.projection.skip(transaction, place).await?,
+                Step::Skip(place) => {
+                    self.projection.skip(transaction, place).await?;
+                    table::skip(transaction, self.version, place).await?;
+                }
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rollcall_event_store::Log;
+use rollcall_event_store::{Log, StreamId};
 use rollcall_projections::{
     audit::Audit,
     checkpoint,
@@ -24,7 +24,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use crate::{
     laws::{PROFILES, assert_folded, rows},
     runtime::{audit, profiles},
-    support::{PARTITIONS, Process, Test},
+    support::{PARTITIONS, PATIENCE, Process, Test},
     users::{Users, seats},
 };
 
@@ -39,9 +39,10 @@ async fn audited<P: Projection>(test: &Test, log: &Log, version: Version) -> Vec
         let mut after = 0;
         while after < until {
             let walked = drift::walk(&mut service, partition, after, until).await.unwrap();
-            drifts.extend(
-                drift::compare(log, &projection, &mut service, version, &walked.streams).await.unwrap(),
-            );
+            let compared =
+                drift::compare(log, &projection, &mut service, version, &walked.streams).await.unwrap();
+            assert!(compared.unfolded.is_empty(), "{:?}", compared.unfolded);
+            drifts.extend(compared.drifts);
             after = walked.until;
         }
     }
@@ -324,23 +325,204 @@ async fn an_erased_user_differs_only_once_all_of_its_events_are_applied() {
     assert_eq!(test.number("SELECT count(*) FROM profiles_1.users").await, 1);
 }
 
-#[tokio::test]
-async fn a_parked_stream_is_left_alone() {
-    let (test, _) = projected(3).await;
-    test.execute(
-        "INSERT INTO projections.parked (position, sequence, event_id, parked_at, tried_at, retry_at, version, partition,
-             tries, projection, tenant_id, aggregate_type, aggregate_id, event_type, error)
-         SELECT 1, 1, gen_random_uuid(), now(), now(), now(), 1, 0, 1, p.projection, 'acme', 'user', p.id, 'TraitsChanged', 'e'
-         FROM (VALUES ('profiles', 'user-1'), ('audit', 'user-2')) AS p(projection, id);
-         UPDATE profiles_1.users SET status = 'x'",
+/// Users whose events of both read models are parked: of user-0 the second, of user-1 the first, of user-2 the last one.
+async fn parked_at_odd_events() -> (Test, Users) {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    for round in 0..3 {
+        for user in 0..5 {
+            users.wish(&test.log, user, seats(round)).await;
+        }
+    }
+    // One read model cannot read such an event, the other cannot store it: a NUL is no text.
+    test.forge(
+        r#"UPDATE log.events SET event_type = 'Odd', metadata = '{"actor":"\u0000"}'
+           WHERE (aggregate_id, sequence) IN (('user-0', 2), ('user-1', 1), ('user-2', 4))"#,
     )
     .await;
-    let found = audited::<Profiles>(&test, &test.log, PROFILES).await;
-    assert_eq!(by_id(&found), expected(&[("user-0", &["status"]), ("user-2", &["status"])]));
-    let mut parked = found[0].clone();
-    parked.stream = rollcall_event_store::StreamId::new("acme", "user", "user-1");
-    parked.partition = parked.stream.partition(PARTITIONS);
+    project(&test).await;
+    (test, users)
+}
+
+async fn entries(test: &Test) -> i64 {
+    test.number(
+        "SELECT coalesce(hashtextextended(string_agg(a::text, ',' ORDER BY partition, position), 0), 0)
+         FROM audit_1.entries a",
+    )
+    .await
+}
+
+/// Has every read model do without the events at which streams are parked, and go on.
+async fn discard_all(test: &Test) {
+    test.execute(
+        "INSERT INTO projections.discarded
+         SELECT position, sequence, event_id, now(), partition, projection, tenant_id, aggregate_type, aggregate_id,
+                event_type, error, 'ops', 'it is a test' FROM projections.parked",
+    )
+    .await;
+    let log = test.restarted().await;
+    let processes = [profiles(test, &log).await, audit(test, &log).await];
+    tokio::time::timeout(PATIENCE, async {
+        // The user without a first event is parked at its second.
+        while test.number("SELECT count(*) FROM projections.parked").await != 1 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+    for process in processes {
+        process.stop().await;
+    }
+    log.close().await;
+}
+
+const DAMAGES: &str = "
+    DELETE FROM profiles_1.users WHERE user_id IN ('user-0', 'user-3');
+    UPDATE profiles_1.users SET status = 'deactivated' WHERE user_id = 'user-2';
+    INSERT INTO profiles_1.users SELECT position, version, partition, tenant_id, 'user-1', status, sealed, traits,
+        name_digests FROM profiles_1.users WHERE user_id = 'user-4';
+    INSERT INTO audit_1.entries
+        SELECT position, recorded_at, partition, tenant_id, aggregate_type, 'ProfileChanged', NULL, NULL FROM log.events
+        WHERE event_type = 'Odd' AND aggregate_id = 'user-0';
+    DELETE FROM audit_1.entries a USING log.events e
+    WHERE e.partition = a.partition AND e.position = a.position AND e.sequence = 1 AND e.aggregate_id = 'user-2'";
+
+async fn damaged_and_repaired(test: &Test, users: &Users) {
+    let before = (rows(test, users).await, entries(test).await);
+    assert_eq!(audited::<Profiles>(test, &test.log, PROFILES).await, []);
+    assert_eq!(audited::<Audit>(test, &test.log, AUDIT).await, []);
+    test.execute(DAMAGES).await;
+    let found = audited::<Profiles>(test, &test.log, PROFILES).await;
+    let of_profiles = [
+        ("user-0", &["missing"][..]),
+        ("user-1", &["surplus"]),
+        ("user-2", &["status"]),
+        ("user-3", &["missing"]),
+    ];
+    assert_eq!(by_id(&found), expected(&of_profiles));
+    repair::<Profiles>(test, PROFILES, &found).await;
+    let found = audited::<Audit>(test, &test.log, AUDIT).await;
+    assert_eq!(by_id(&found), expected(&[("user-0", &["surplus"]), ("user-2", &["missing"])]));
+    repair::<Audit>(test, AUDIT, &found).await;
+    assert_eq!(audited::<Profiles>(test, &test.log, PROFILES).await, []);
+    assert_eq!(audited::<Audit>(test, &test.log, AUDIT).await, []);
+    assert_eq!((rows(test, users).await, entries(test).await), before);
+}
+
+#[tokio::test]
+async fn rows_of_a_parked_stream_are_what_the_events_before_that_one_say() {
+    let (test, users) = parked_at_odd_events().await;
+    assert_eq!(test.number("SELECT count(*) FROM projections.parked").await, 6);
+    damaged_and_repaired(&test, &users).await;
+    // What was made anew is tried again.
+    let due = "SELECT count(*) FROM projections.parked WHERE retry_at <= clock_timestamp()";
+    assert_eq!(test.number(due).await, 5, "all but the one of the audit that was right");
     let mut service = test.provisioned.service.connect().await.unwrap();
+    let streams: Vec<StreamId> = users.0.values().map(|user| user.stream.clone()).collect();
     let projection = Profiles::of(&test.log, PROFILES);
-    assert!(!drift::repair(&projection, &mut service, PROFILES, &parked).await.unwrap());
+    let compared = drift::compare(&test.log, &projection, &mut service, PROFILES, &streams).await.unwrap();
+    assert_eq!(compared.parked, 3);
+    // What queues may be what removes the row.
+    test.execute("INSERT INTO vault.tombstones VALUES ('user-0', 'acme', 'user', now())").await;
+    assert_eq!(audited::<Profiles>(&test, &test.log, PROFILES).await, []);
+}
+
+#[tokio::test]
+async fn rows_of_a_stream_of_which_an_event_was_discarded_are_what_the_others_say() {
+    let (test, users) = parked_at_odd_events().await;
+    discard_all(&test).await;
+    let rows_now = rows(&test, &users).await;
+    assert_eq!(rows_now["user-2"].1, 4, "its version moved over the event");
+    damaged_and_repaired(&test, &users).await;
+    // Events that come later are applied to what was made anew.
+    let mut users = users;
+    users.wish(&test.log, 0, seats(9)).await;
+    project(&test).await;
+    assert_eq!(audited::<Profiles>(&test, &test.log, PROFILES).await, []);
+    assert_eq!(rows(&test, &users).await["user-0"].1, 5);
+}
+
+#[tokio::test]
+async fn an_event_that_a_version_had_applied_before_it_was_discarded_is_in_its_rows() {
+    let (test, users) = projected(3).await;
+    let before = (rows(&test, &users).await, entries(&test).await);
+    // As another version has it that cannot apply them.
+    test.execute(
+        "INSERT INTO projections.discarded
+         SELECT position, sequence, event_id, now(), partition, p, tenant_id, aggregate_type, aggregate_id, event_type,
+                'e', 'ops', 'it is a test'
+         FROM log.events, unnest(ARRAY['profiles', 'audit']) AS p
+         WHERE (aggregate_id, sequence) IN (('user-0', 1), ('user-1', 2))",
+    )
+    .await;
+    assert_eq!(audited::<Profiles>(&test, &test.log, PROFILES).await, []);
+    assert_eq!(audited::<Audit>(&test, &test.log, AUDIT).await, []);
+    test.execute("TRUNCATE profiles_1.users; TRUNCATE audit_1.entries").await;
+    let found = audited::<Profiles>(&test, &test.log, PROFILES).await;
+    assert_eq!(found.len(), 3);
+    repair::<Profiles>(&test, PROFILES, &found).await;
+    repair::<Audit>(&test, AUDIT, &audited::<Audit>(&test, &test.log, AUDIT).await).await;
+    assert_eq!((rows(&test, &users).await, entries(&test).await), before);
+}
+
+#[tokio::test]
+async fn a_user_with_a_damaged_row_and_an_event_goes_on_once_the_row_is_repaired() {
+    let (test, mut users) = projected(4).await;
+    test.execute(
+        "UPDATE profiles_1.users SET sealed = set_byte(sealed, 30, get_byte(sealed, 30) # 255) WHERE user_id = 'user-0';
+         DELETE FROM profiles_1.users WHERE user_id = 'user-1';
+         UPDATE profiles_1.users SET version = version - 1 WHERE user_id = 'user-2'",
+    )
+    .await;
+    for user in 0..4 {
+        users.wish(&test.log, user, seats(40)).await;
+        users.wish(&test.log, user, seats(41)).await;
+    }
+    project(&test).await;
+    assert_eq!(test.number("SELECT count(*) FROM projections.parked").await, 3);
+    let found = audited::<Profiles>(&test, &test.log, PROFILES).await;
+    let damaged = [("user-0", &["sealed"][..]), ("user-1", &["missing"]), ("user-2", &["version"])];
+    assert_eq!(by_id(&found), expected(&damaged));
+    assert!(found.iter().all(|drift| drift.parked), "{found:?}");
+    let log = test.restarted().await;
+    let process = profiles(&test, &log).await;
+    test.wait(&process.progress).await;
+    repair::<Profiles>(&test, PROFILES, &found).await;
+    tokio::time::timeout(PATIENCE, async {
+        while test.number("SELECT count(*) FROM projections.parked").await > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_folded(&rows(&test, &users).await, &users);
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_folded_is_told_and_the_others_are_compared() {
+    let (test, users) = projected(9).await;
+    test.execute(
+        "DELETE FROM vault.data_keys WHERE aggregate_id IN ('user-3', 'user-8');
+         UPDATE profiles_1.users SET status = 'x' WHERE user_id IN ('user-2', 'user-3', 'user-4')",
+    )
+    .await;
+    test.forge("UPDATE log.events SET event_type = 'Odd' WHERE aggregate_id = 'user-5' AND sequence = 2")
+        .await;
+    let log = test.restarted().await;
+    let mut service = test.provisioned.service.connect().await.unwrap();
+    let streams: Vec<StreamId> = users.0.values().map(|user| user.stream.clone()).collect();
+    let projection = Profiles::of(&log, PROFILES);
+    let compared = drift::compare(&log, &projection, &mut service, PROFILES, &streams).await.unwrap();
+    assert_eq!(by_id(&compared.drifts), expected(&[("user-2", &["status"]), ("user-4", &["status"])]));
+    let told: Vec<String> = compared.unfolded.iter().map(|unfolded| unfolded.error.told()).collect();
+    let unfolded: Vec<&str> =
+        compared.unfolded.iter().map(|unfolded| &*unfolded.stream.aggregate_id).collect();
+    assert_eq!(unfolded, ["user-3", "user-5", "user-8"]);
+    assert!(told[0].contains("(stream acme/user/user-3): restore the vault"), "{told:?}");
+    assert!(told[1].contains("event type Odd is unknown"), "{told:?}");
+    // A version that is gone is no fault of streams.
+    let gone = Version { number: 7, ..PROFILES };
+    let projection = Profiles::of(&log, gone);
+    assert!(drift::compare(&log, &projection, &mut service, gone, &streams).await.is_err());
 }

@@ -75,7 +75,7 @@ fn projections() {
     );
     describe_gauge!(
         "rollcall_projection_drift_streams",
-        "Streams whose rows this process found to be not what the log says: someone must look"
+        "Streams whose rows this process found to be not what the log says, or that cannot be folded: someone must look"
     );
     describe_gauge!(
         "rollcall_projection_versions_wrong",
