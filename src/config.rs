@@ -90,9 +90,26 @@ pub struct Shutdown {
 /// What is in force, for a command that works on servers which are there: those that are named, or those of an `up`.
 ///
 /// # Errors
-/// As [`Settings::read`], and where no `up` runs in the directory that is named.
+/// As [`Settings::read`], where no `up` runs in the directory that is named, and where the command line names one and the
+/// environment another's servers: what takes data away must not be done elsewhere than it was meant.
 pub fn on_servers(config: &Config) -> anyhow::Result<Settings> {
     let mut settings = Settings::read(config)?;
+    if config.origin("data_dir") == sources::DATA_DIR_FLAG {
+        for (key, named) in [
+            ("database.url", settings.database.url.is_some()),
+            ("nats.url", settings.nats_url.is_some()),
+            ("master_key.file", settings.master_key_file.is_some()),
+        ] {
+            if named {
+                anyhow::bail!(
+                    "{} names the servers and the key of the \"rollcall up\" there, and {key} (from {}) names others: leave one of \
+                     them out",
+                    sources::DATA_DIR_FLAG,
+                    config.origin(key)
+                );
+            }
+        }
+    }
     if !settings.find_up()? {
         let directory = settings.data_dir.unwrap_or_default();
         anyhow::bail!("no \"rollcall up\" with servers of its own runs in {}", directory.display());

@@ -10,6 +10,8 @@ use std::{
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use rollcall_private_servers::DataDir;
+
 use crate::config::show::without_password;
 
 /// The file that `up` leaves in its data directory for as long as it runs.
@@ -31,6 +33,10 @@ impl Urls {
     /// # Errors
     /// Where it cannot be read: it belongs to another account, for example.
     pub fn of_up(data: &Path) -> anyhow::Result<Option<Self>> {
+        // Of one that was killed the file is there still, and whoever has its port now is a stranger.
+        if !DataDir::in_use(data)? {
+            return Ok(None);
+        }
         let path = data.join(OF_UP);
         let read = || format!("{} cannot be read", path.display());
         match fs::read(&path) {
@@ -38,6 +44,11 @@ impl Urls {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(read),
         }
+    }
+
+    /// Takes away what an `up` left that was killed.
+    pub fn forget_in(data: &Path) {
+        let _ = fs::remove_file(data.join(OF_UP));
     }
 
     /// Leaves the URLs for the commands that are given the directory.

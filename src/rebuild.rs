@@ -116,6 +116,7 @@ async fn of<P: Projection>(settings: &Settings, wish: Wish) -> anyhow::Result<()
     .await?;
     let name = P::SCHEMA.name;
     let before = versions::newest_served(&mut connection, P::SCHEMA).await?;
+    let serving = versions::made(&mut connection, P::SCHEMA).await?.serving;
     // One rebuild at a time: whoever comes second waits here, and then finds the work done or goes on with it.
     let (role, partitions) = (provisioned.service.get_username(), provisioned.partitions);
     let mut owner = Owner::connect(&owner, role, partitions, tables::turn_of(name), || {
@@ -131,6 +132,11 @@ async fn of<P: Projection>(settings: &Settings, wish: Wish) -> anyhow::Result<()
             ),
             _ => rebuild::<P>(&mut owner, &mut connection, &provisioned, &made).await?,
         },
+        // Twice at once is meant once: the second would switch forth again.
+        Wish::SwitchBack if made.serving != serving => println!(
+            "another command switched meanwhile, and {} serves: there is nothing more to do.",
+            made.serving.map_or_else(|| "no version".to_owned(), |version| version.qualifier())
+        ),
         Wish::SwitchBack => switch_back::<P>(&mut connection, &provisioned).await?,
         Wish::DropOld => drop_old::<P>(&mut owner, &made).await?,
     }

@@ -72,6 +72,7 @@ async fn start(settings: &Settings, ready_file: Option<PathBuf>) -> anyhow::Resu
     let metrics = http::metrics::install("up")?;
     let authenticator = parts.authenticator(settings).await?;
     let directory = DataDir::open(settings.data_dir.clone()).map_err(anyhow::Error::from)?;
+    ready::Urls::forget_in(directory.path());
 
     let (postgres, nats) = tokio::try_join!(
         start_postgres(&directory, settings.database.url.is_none()),

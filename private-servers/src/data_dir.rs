@@ -119,6 +119,27 @@ fn adopt(path: &Path, account: &Account) -> Result<(), Error> {
     Ok(())
 }
 
+impl DataDir {
+    /// Whether anything uses a directory now.
+    ///
+    /// # Errors
+    /// Where that cannot be seen: it belongs to another account, for example.
+    pub fn in_use(directory: &Path) -> Result<bool, Error> {
+        let path = directory.join(LOCK);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Error::io("open", path)(error)),
+        };
+        // Shared: two who look do not take each other for a user.
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(source)) => Err(Error::io("lock", path)(source)),
+        }
+    }
+}
+
 /// Takes the lock. The kernel lets it go when the process ends, however it ends; Rust opens files close-on-exec, so no
 /// child keeps it.
 fn lock(directory: &Path) -> Result<File, Error> {

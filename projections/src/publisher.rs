@@ -43,7 +43,7 @@ pub const SHAPE: i32 = 1;
 /// Events that are on their way at once at most.
 const BATCH_EVENTS_MAX: u64 = 1_000;
 const ACK_WITHIN: Duration = Duration::from_secs(5);
-/// How long NATS may take to say what it holds: the stream is read from its end, and asked about each partition.
+/// How long NATS may take to say what it holds of 16 partitions: it is asked about each.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// How long events may gather at most before the next batch.
 const GATHER_MAX: Duration = Duration::from_millis(10);
@@ -80,9 +80,14 @@ pub enum Error {
 
 /// Where NATS cannot be reached, its client's queue may be full, and take nothing more: what is asked then has a bound of its
 /// own.
-async fn answered<T>(asked: impl Future<Output = Result<T, stream::Error>>) -> Result<T, stream::Error> {
+async fn answered<T>(
+    partitions: u16,
+    asked: impl Future<Output = Result<T, stream::Error>>,
+) -> Result<T, stream::Error> {
     let unreachable = |late| stream::Error::Unreachable(Box::new(late));
-    tokio::time::timeout(ANSWERS_WITHIN, asked).await.unwrap_or_else(|late| Err(unreachable(late)))
+    tokio::time::timeout(ANSWERS_WITHIN * (1 + u32::from(partitions) / 16), asked)
+        .await
+        .unwrap_or_else(|late| Err(unreachable(late)))
 }
 
 impl Error {
@@ -229,25 +234,26 @@ impl Publisher {
             .timeout(ACK_WITHIN)
             .max_ack_inflight(usize::try_from(BATCH_EVENTS_MAX).expect("a small number") * 2)
             .build(self.client.clone());
-        let stream = answered(stream::open(&context, &self.settings)).await?;
+        let partitions = self.log.partitions();
+        let stream = answered(partitions, stream::open(&context, &self.settings)).await?;
         let mut connection = bounded(PgConnection::connect_with(&self.options)).await?;
         let mut news = self.log.heads().news();
         let Some(turn) = share.turn().await else { return Ok(()) };
         let Some(epoch) = turn.epoch(0) else { return Ok(()) };
         let stored = bounded(self.read_checkpoint(&mut connection)).await?;
         let resumed = stream::resume(&stream, &self.log, &stored.published, stored.stream_sequence);
-        let mut at = answered(resumed)
+        let mut at = answered(partitions, resumed)
             .await
             .map(|(published, stream_sequence)| Checkpoint { published, stream_sequence })?;
         bounded(self.store_checkpoint(&mut connection, epoch, &stored, &at)).await?;
         drop(turn);
-        self.trouble.over(UNIT);
         self.status.send_replace(Status::Publishing);
         metrics::gauge!("rollcall_publisher_publishing").set(1.0);
         loop {
             news.borrow_and_update();
             let spans = self.spans(&at);
             if spans.is_empty() {
+                self.trouble.over(UNIT);
                 tokio::select! {
                     changed = news.changed() => {
                         if changed.is_err() {
@@ -286,6 +292,7 @@ impl Publisher {
 
     fn went_well(&mut self, share: &Share) {
         self.luck = Luck::NEW;
+        self.trouble.over(UNIT);
         share.accept();
     }
 

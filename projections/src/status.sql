@@ -39,7 +39,7 @@ SELECT json_build_object(
             FROM read r WHERE r.projection = v.projection AND r.version = v.version) r),
     'leases', (
         SELECT coalesce(json_agg(json_build_object('projection', l.projection, 'version', l.version, 'unit', l.unit,
-            'epoch', l.epoch, 'member', l.holder, 'process', h.process, 'taken_at', l.taken_at, 'trouble', l.trouble,
+            'epoch', l.epoch, 'member', l.holder, 'process', h.process, 'taken_at', l.taken_at, 'trouble', CASE WHEN h.state = 'alive' THEN l.trouble END,
             'state', CASE h.state WHEN 'alive' THEN 'held' WHEN 'frozen' THEN 'frozen' ELSE 'free' END)
             ORDER BY l.projection, l.version, l.unit), '[]')
         FROM projections.leases l LEFT JOIN living h ON h.member = l.holder),

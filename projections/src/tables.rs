@@ -144,6 +144,8 @@ impl Owner {
             ("tcp_keepalives_idle", "10"),
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
+            // Nor may a frozen one hold them for ever.
+            ("idle_in_transaction_session_timeout", "60s"),
             ("default_transaction_isolation", r"read\ committed"),
         ]);
         let mut connection = PgConnection::connect_with(&owner).await?;

@@ -127,7 +127,8 @@ pub async fn served_before(
     let number: Option<i32> = sqlx::query_scalar(
         "SELECT v.version FROM projections.versions v
          JOIN projections.serving s ON s.projection = v.projection AND s.shape = v.shape AND s.version <> v.version
-         WHERE v.projection = $1 AND v.shape = $2 AND v.served_at IS NOT NULL ORDER BY v.served_at DESC LIMIT 1",
+         WHERE v.projection = $1 AND v.shape = $2 AND v.served_at IS NOT NULL AND v.wrong_at IS NULL
+         ORDER BY v.served_at DESC LIMIT 1",
     )
     .bind(schema.name)
     .bind(schema.shape)

@@ -49,7 +49,7 @@ impl Flags {
     fn short(&self) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
         [
             ("http", "--http", &self.http),
-            ("data_dir", "--data-dir", &self.data_dir),
+            ("data_dir", DATA_DIR_FLAG, &self.data_dir),
             ("database.url", "--database-url", &self.database_url),
             ("nats.url", "--nats-url", &self.nats_url),
             ("master_key.file", "--master-key-file", &self.master_key_file),
@@ -58,6 +58,8 @@ impl Flags {
         .filter_map(|(key, flag, value)| Some((key, flag, value.as_deref()?)))
     }
 }
+
+pub const DATA_DIR_FLAG: &str = "--data-dir";
 
 /// The value of each key that is in force, with its origin.
 pub struct Config {

@@ -64,7 +64,10 @@ impl<P: Projection> Projector<P> {
                         Ok(true) => {}
                         Ok(false) => return Ok(false),
                         Err(error) if error.verdict() == Verdict::Transient => return Err(error),
-                        Err(error) => self.stop(part[0].0.partition, &error),
+                        Err(error) => {
+                            bounded(connection.ping()).await?;
+                            self.stop(part[0].0.partition, &error);
+                        }
                     },
                 },
             }
