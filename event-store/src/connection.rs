@@ -40,8 +40,8 @@ pub fn keyed_session(service: &PgConnectOptions, name: &str) -> PgConnectOptions
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
         ("enable_seqscan", "off"),
-        // A plan that was made while a table was empty goes on when it is full: what an index gives in order is read in its order,
-        // up to the first row that is wanted, and not fetched whole to be sorted.
+        // A plan that was made while a table was empty, when all indexes cost the same, goes on when it is full. So look-ups by
+        // position say which order they want, and only the index that has it gives that without a sort.
         ("enable_sort", "off"),
         ("plan_cache_mode", "force_generic_plan"),
     ])

@@ -35,6 +35,8 @@ const AUDIENCE_KNOWN_FOR: Duration = Duration::from_secs(1);
 /// After this time without a word the connection is tested: it may have died without one.
 const SILENT_FOR_MAX: Duration = Duration::from_secs(60);
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// How long the end of the connection is waited for.
+const CLOSES_WITHIN: Duration = Duration::from_secs(1);
 
 /// What there is news of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +76,14 @@ impl Hints {
         }));
         // The server ends a session whose process froze: unread hints would pile up for all.
         let options = session(service, &hints.session_name()).options([("tcp_user_timeout", "60s")]);
+        let listening_pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
         let (listening, telling) = (hints.clone(), hints.clone());
         let (pool, until) = (pool.clone(), shutdown.clone());
-        tasks.spawn(async move { until.run_until_cancelled(listening.listen(&options)).await });
+        tasks.spawn(async move {
+            until.run_until_cancelled(listening.listen(&listening_pool)).await;
+            // Else its session would outlive the log.
+            let _ = timeout(CLOSES_WITHIN, listening_pool.close()).await;
+        });
         let until = shutdown.clone();
         tasks.spawn(async move { until.run_until_cancelled(telling.send(&pool)).await });
         hints
@@ -150,9 +157,9 @@ impl Hints {
         .await
     }
 
-    async fn listen(&self, options: &PgConnectOptions) {
+    async fn listen(&self, pool: &PgPool) {
         loop {
-            if let Err(error) = self.hear(options).await {
+            if let Err(error) = self.hear(pool).await {
                 tracing::debug!(%error, "hints of other processes are not heard; polls go on");
             }
             sleep(RECONNECT_PAUSE).await;
@@ -160,10 +167,9 @@ impl Hints {
     }
 
     /// Hears hints for as long as the connection speaks.
-    async fn hear(&self, options: &PgConnectOptions) -> Result<(), sqlx::Error> {
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
+    async fn hear(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
         let mut listener = bounded(async {
-            let mut listener = PgListener::connect_with(&pool).await?;
+            let mut listener = PgListener::connect_with(pool).await?;
             listener.listen(CHANNEL).await?;
             Ok::<_, sqlx::Error>(listener)
         })

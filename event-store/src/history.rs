@@ -161,8 +161,9 @@ impl Seen {
             "SELECT p.partition, p.position, m.log_id, h.found_by, h.found_at, h.why, pg_is_in_recovery(),
                     CASE WHEN p.position > k.position THEN p.event_id END,
                     k.event_id IS NOT NULL AND ($3 OR p.position > k.position) AND k.event_id IS DISTINCT FROM
-                        (SELECT e.event_id FROM log.events e
-                         WHERE e.partition = p.partition AND e.position = k.position LIMIT 1)
+                        (SELECT CASE WHEN e.position = k.position THEN e.event_id END FROM log.events e
+                         WHERE e.partition = p.partition AND e.position <= k.position
+                         ORDER BY e.position DESC LIMIT 1)
              FROM unnest($1::int8[], $2::uuid[]) WITH ORDINALITY AS k(position, event_id, ordinal)
              JOIN log.heads p ON p.partition = k.ordinal - 1
              CROSS JOIN log.meta m LEFT JOIN log.halt h ON true
@@ -314,8 +315,9 @@ impl Log {
             let mut connection = Borrowed::from(self.pool()).await?;
             let ids = sqlx::query_scalar(
                 "SELECT e.event_id FROM unnest($1::int4[], $2::int8[]) WITH ORDINALITY AS q(partition, position, ordinal)
-                 LEFT JOIN LATERAL (SELECT l.event_id FROM log.events l
-                     WHERE l.partition = q.partition AND l.position = q.position LIMIT 1) e ON true
+                 LEFT JOIN LATERAL (SELECT CASE WHEN l.position = q.position THEN l.event_id END AS event_id
+                     FROM log.events l WHERE l.partition = q.partition AND l.position <= q.position
+                     ORDER BY l.position DESC LIMIT 1) e ON true
                  ORDER BY q.ordinal",
             )
             .bind(places.iter().map(|(partition, _)| i32::from(*partition)).collect::<Vec<_>>())

@@ -48,7 +48,7 @@ impl Log {
                 "SELECT q.reader, max(extract(epoch FROM clock_timestamp() - e.recorded_at))::float8
                  FROM unnest($1::int4[], $2::int4[], $3::int8[]) AS q(reader, partition, next)
                  CROSS JOIN LATERAL (SELECT l.recorded_at FROM log.events l
-                     WHERE l.partition = q.partition AND l.position = q.next LIMIT 1) e
+                     WHERE l.partition = q.partition AND l.position >= q.next ORDER BY l.position LIMIT 1) e
                  GROUP BY q.reader",
             )
             .bind(&reader)

@@ -15,7 +15,8 @@ read AS MATERIALIZED (
     JOIN log.heads p USING (partition)
     LEFT JOIN LATERAL (
         SELECT greatest(extract(epoch FROM clock_timestamp() - e.recorded_at)::float8, 0) AS seconds FROM log.events e
-        WHERE c.position < p.position AND e.partition = c.partition AND e.position = c.position + 1 LIMIT 1) o ON true)
+        WHERE c.position < p.position AND e.partition = c.partition AND e.position > c.position
+        ORDER BY e.position LIMIT 1) o ON true)
 SELECT json_build_object(
     'log_id', (SELECT log_id FROM log.meta),
     'at', clock_timestamp(),

@@ -255,3 +255,34 @@ async fn batches_of_every_kind(log: &Log) {
         assert!(log.loader().get(Request::whole(stream("nobody"))).await.unwrap().events.is_empty());
     }
 }
+
+#[tokio::test]
+async fn heads_are_read_off_the_end_of_the_log_by_a_process_that_knew_it_empty() {
+    let test = Test::new().await;
+    // Whatever is planned once for good is planned now.
+    wish(stream("first"), Expected::Fresh, 1).append(&test.log).await.unwrap();
+    for batch in 0..12 {
+        let wishes = (0..400)
+            .map(|n| wish(stream(&format!("{batch} {n}")), Expected::Fresh, 1).append(&test.log))
+            .collect::<Vec<_>>();
+        assert!(join_all(wishes).await.iter().all(Result::is_ok));
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    test.log.close().await;
+    let mut connection = test.superuser().await;
+    let backends = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name LIKE 'rollcall%'";
+    let ended = async {
+        while sqlx::query_scalar::<_, i64>(backends).fetch_one(&mut connection).await.unwrap() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("no session outlives its log");
+    let (looks, entries): (i64, i64) = sqlx::query_as(
+        "SELECT sum(idx_scan)::int8, sum(idx_tup_read)::int8 FROM pg_stat_user_indexes WHERE relname = 'events'",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .unwrap();
+    assert!(looks > 200 && entries < 4 * looks, "{entries} entries were read for {looks} looks at a head");
+}
