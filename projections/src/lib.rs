@@ -10,7 +10,6 @@ pub mod audit;
 pub mod auditor;
 pub mod checker;
 pub mod checkpoint;
-mod copy;
 pub mod drift;
 pub mod leases;
 pub mod parking;

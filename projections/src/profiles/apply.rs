@@ -8,7 +8,6 @@ use sqlx::{PgConnection, Row};
 use super::{SCHEMA, SEALED, drift, names};
 use crate::{
     Profile,
-    copy::Rows,
     drift::{Drift, Folded, RowKey, Swept},
     parking::Place,
     projector::{Error, Projection},
@@ -27,13 +26,10 @@ pub struct Profiles {
     skip: String,
 }
 
-/// Rows to change, a column each; numbers of a row's digests go as text.
+/// Rows to write, a column each; numbers of a row's digests go as text.
 const ROWS: &str =
-    "unnest($1::int8[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::text[])
-    AS n(position, version, tenant_id, user_id, status, sealed, traits, name_digests)";
-
-/// Fields of a row that is inserted.
-const INSERTED: i16 = 9;
+    "unnest($1::int8[], $2::int8[], $3::int4[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
+    $9::text[]) AS n(position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)";
 
 /// A profile on its way from one version to another.
 struct Folding<'a> {
@@ -57,12 +53,15 @@ impl Profiles {
                  FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q(tenant_id, user_id, ordinal)
                  JOIN {schema}.users u ON u.tenant_id = q.tenant_id AND u.user_id = q.user_id",
             ),
-            // A new user whose row is there already would be an error, and must be loud.
-            insert: version.sql(
-                "COPY {schema}.users
+            // A plain insert: a new user whose row is there already would be an error, and must be loud. Not a COPY: while that
+            // waits for its rows the server cancels nothing, and where their sender is gone it holds what it has locked.
+            insert: version.sql(&format!(
+                "INSERT INTO {{schema}}.users
                      (position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)
-                 FROM STDIN (FORMAT binary)",
-            ),
+                 SELECT position, version, partition, tenant_id, user_id, status, sealed, traits::jsonb,
+                        name_digests::integer[]
+                 FROM {ROWS}"
+            )),
             update: version.sql(&format!(
                 "UPDATE {{schema}}.users u SET position = n.position, version = n.version, status = n.status,
                         sealed = n.sealed, traits = n.traits::jsonb, name_digests = n.name_digests::integer[]
@@ -123,7 +122,7 @@ impl Profiles {
 
     async fn write(&self, connection: &mut PgConnection, folded: &[Folding<'_>]) -> Result<(), Error> {
         let mut names: HashMap<&str, names::Digests> = HashMap::new();
-        let (mut new, mut changed) = (Rows::new(INSERTED), Columns::default());
+        let (mut new, mut changed) = (Columns::default(), Columns::default());
         let mut erased: (Vec<&str>, Vec<&str>) = Default::default();
         for folding in folded {
             let stream = folding.stream;
@@ -141,32 +140,18 @@ impl Profiles {
             let status = profile.user.status().map_or("unknown", rollcall_domain::Status::as_str);
             let sealed = key.seal_row(SEALED, stream, &plain);
             let (traits, digests) = (profile.traits_json(), names.of_user(&profile.user));
-            if folding.new {
-                new.row()
-                    .int8(position)
-                    .int8(version)
-                    .int4(i32::from(folding.partition))
-                    .text(&stream.tenant)
-                    .text(&stream.aggregate_id)
-                    .text(status)
-                    .bytes(&sealed)
-                    .jsonb(&traits)
-                    .int4_array(&digests);
-            } else {
-                changed.position.push(position);
-                changed.version.push(version);
-                changed.tenant.push(&stream.tenant);
-                changed.user_id.push(&stream.aggregate_id);
-                changed.status.push(status);
-                changed.sealed.push(sealed);
-                changed.traits.push(traits);
-                changed.name_digests.push(array(&digests));
-            }
+            let columns = if folding.new { &mut new } else { &mut changed };
+            columns.position.push(position);
+            columns.version.push(version);
+            columns.partition.push(i32::from(folding.partition));
+            columns.tenant.push(&stream.tenant);
+            columns.user_id.push(&stream.aggregate_id);
+            columns.status.push(status);
+            columns.sealed.push(sealed);
+            columns.traits.push(traits);
+            columns.name_digests.push(array(&digests));
         }
-        let inserted = new.count();
-        if new.send(connection, &self.insert).await? != inserted {
-            return Err(sqlx::Error::RowNotFound.into());
-        }
+        new.write(connection, &self.insert).await?;
         changed.write(connection, &self.update).await?;
         if !erased.0.is_empty() {
             sqlx::query(&self.delete).bind(erased.0).bind(erased.1).execute(connection).await?;
@@ -284,11 +269,12 @@ fn row_error(event: &Recorded) -> Error {
     Error::Row { partition: event.partition, position: event.position }
 }
 
-/// The columns of the rows to change.
+/// The columns of the rows to write.
 #[derive(Default)]
 struct Columns<'a> {
     position: Vec<i64>,
     version: Vec<i64>,
+    partition: Vec<i32>,
     tenant: Vec<&'a str>,
     user_id: Vec<&'a str>,
     status: Vec<&'a str>,
@@ -298,7 +284,7 @@ struct Columns<'a> {
 }
 
 impl Columns<'_> {
-    /// Changes all rows; each must be there.
+    /// Writes all rows; each must find its place.
     async fn write(self, connection: &mut PgConnection, statement: &str) -> Result<(), Error> {
         let rows = self.position.len() as u64;
         if rows == 0 {
@@ -307,6 +293,7 @@ impl Columns<'_> {
         let done = sqlx::query(statement)
             .bind(self.position)
             .bind(self.version)
+            .bind(self.partition)
             .bind(self.tenant)
             .bind(self.user_id)
             .bind(self.status)
