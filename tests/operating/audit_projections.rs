@@ -168,7 +168,7 @@ async fn a_stream_that_cannot_be_folded_is_named_and_the_others_are_repaired() {
     ))
     .await;
     let (success, said, errors) = site.audit(&["--repair"]);
-    assert!(!success && errors.contains("streams that could not be folded: 1;"), "{said}{errors}");
+    assert!(!success && errors.contains("1 stream cannot be folded"), "{said}{errors}");
     let line = format!("profiles_1: acme/user/{lost} cannot be folded: the data key");
     assert!(said.contains(&line) && said.contains(&format!("(stream acme/user/{lost})")), "{said}");
     assert!(said.contains(&format!("user {damaged}: missing; repaired")), "{said}");
