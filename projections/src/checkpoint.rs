@@ -23,15 +23,15 @@ pub async fn read(connection: &mut PgConnection, version: Version) -> Result<Vec
 }
 
 /// Each row is found by its whole key, whatever the planner makes of the table: a look-up by less would walk over all versions
-/// of the rows that nobody has tidied up yet. What another process changed meanwhile is judged by the conditions after that.
+/// of the rows that nobody has tidied up yet; hence the sums, which no index has. What another process changed meanwhile is
+/// judged by the conditions after that.
 const ADVANCE: &str = "UPDATE projections.checkpoints c SET position = s.until
      FROM unnest($3::int4[], $4::int8[], $5::int8[], $6::int8[]) AS s(partition, after, until, epoch)
      WHERE c.ctid = ANY (ARRAY(
            SELECT (SELECT k.ctid FROM projections.checkpoints k
                    WHERE k.projection = $1 AND k.version = $2 AND k.partition = q.partition AND k.position = q.after)
            FROM unnest($3::int4[], $4::int8[]) AS q(partition, after)))
-       AND c.projection = $1 AND c.version = $2 AND c.partition = s.partition AND c.position = s.after
-       AND (c.epoch = s.epoch OR $7)";
+       AND c.partition + 0 = s.partition AND c.position + 0 = s.after AND (c.epoch = s.epoch OR $7)";
 
 /// Moves checkpoints over spans, each under the epoch of its partition's lease. False where one of them is not where its
 /// span begins, or another process has taken the lease since: the transaction must be given up. The rows stay locked to
