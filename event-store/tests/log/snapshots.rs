@@ -158,6 +158,13 @@ async fn with_snapshot(test: &Test) -> Ours {
     ours
 }
 
+/// Waits until every snapshot that was offered has been stored: they are in the order in which they were offered.
+async fn settled<const SHAPE: i32>(streams: &Streams<Shaped<SHAPE>>) {
+    let last = uuid::Uuid::now_v7().to_string();
+    add(streams, streams.fresh(&last), 0..10).await.unwrap();
+    until_restored(streams, &last, 10).await;
+}
+
 #[tokio::test]
 async fn a_long_stream_loads_from_a_snapshot_and_the_events_after_it() {
     let test = short().await;
@@ -243,6 +250,7 @@ async fn a_snapshot_that_does_not_open_is_ignored_and_replaced() {
         "sequence = 9",
         &format!("sealed = {of_other}"),
     ] {
+        settled(&ours).await;
         test.execute(&format!("UPDATE log.snapshots SET {damage} WHERE aggregate_id = 'one'")).await;
         assert_loaded(&load(&ours, "one").await, 10, 0);
         until_restored(&ours, "one", 10).await;
