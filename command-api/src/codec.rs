@@ -30,7 +30,7 @@ impl Codec for UserCodec {
         };
         UserEvent::restore(&event.event_type, &event.event_version, &event.payload, personal).map_err(
             |source| DecodeError {
-                event_type: event.event_type.clone(),
+                event_type: event.event_type.to_string(),
                 partition: event.partition,
                 position: event.position,
                 source: source.into(),

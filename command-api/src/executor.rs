@@ -7,7 +7,7 @@ mod refusal;
 
 use std::sync::Arc;
 
-use cqrs_es::{Aggregate, event_sink::EventSink};
+use cqrs_es::Aggregate;
 use rollcall_domain::{User, UserCommand, UserId, Wish};
 use rollcall_edge::{Problem, preconditions::IfMatch, problem::code};
 use rollcall_event_store::{
@@ -176,10 +176,8 @@ impl Executor {
         if context.erased() {
             return Err(Problem::new(code::GONE, "the user was erased").into());
         }
-        let sink = EventSink::default();
         let decide = tracing::info_span!("command_api.user.decide");
-        context.aggregate.handle(command, &(), &sink).instrument(decide).await.map_err(refusal::of_rule)?;
-        let events = sink.collect().await;
+        let events = decide.in_scope(|| context.aggregate.decide(command)).map_err(refusal::of_rule)?;
         let id = context.stream().aggregate_id.to_string();
         let version = context.version() + events.len() as u64;
         context.record = idempotency.map(|idempotency| (idempotency, status));

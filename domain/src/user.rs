@@ -158,7 +158,7 @@ impl Aggregate for User {
         _services: &(),
         sink: &EventSink<Self>,
     ) -> Result<(), Refusal> {
-        for event in self.decide(&command)? {
+        for event in self.decide(command)? {
             sink.write(event, self).await;
         }
         Ok(())

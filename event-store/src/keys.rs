@@ -6,6 +6,7 @@
 //! Invariants: a data key never leaves this module in clear but inside a [`DataKey`]; a key that is missing without a
 //! tombstone is [`Error::Missing`], never "erased"; a data key lives in the cache at most [`CACHE_TTL`].
 
+mod cache;
 mod data_key;
 mod master;
 
@@ -21,8 +22,6 @@ use crate::{Recorded, StreamId};
 
 /// How long a data key may be used after its row was last read.
 pub const CACHE_TTL: Duration = Duration::from_secs(60);
-/// Some 1.3 KB each, most of it the cipher's context.
-const CACHE_KEYS_MAX: u64 = 50_000;
 
 const HITS: &str = "rollcall_key_cache_hits_total";
 const MISSES: &str = "rollcall_key_cache_misses_total";
@@ -94,7 +93,7 @@ struct Inner {
     master_generation: i32,
     digest_root: hmac::Key,
     digest_generation: i32,
-    cache: moka::sync::Cache<StreamId, DataKey>,
+    cache: cache::Cache,
 }
 
 impl Keys {
@@ -104,11 +103,11 @@ impl Keys {
         digest_root: &[u8],
         digest_generation: i32,
     ) -> Self {
-        let cache = moka::sync::Cache::builder().max_capacity(CACHE_KEYS_MAX).time_to_live(CACHE_TTL).build();
         let digest_root = hmac::Key::new(hmac::HMAC_SHA256, digest_root);
         for name in [HITS, MISSES] {
             metrics::counter!(name).increment(0);
         }
+        let cache = cache::Cache::new();
         Self(Arc::new(Inner { master, master_generation, digest_root, digest_generation, cache }))
     }
 
@@ -138,13 +137,13 @@ impl Keys {
 
     /// Remembers a key whose row was just committed.
     pub(crate) fn remember(&self, subject: &StreamId, key: &DataKey) {
-        self.0.cache.insert(subject.clone(), key.clone());
+        self.0.cache.insert(subject, key);
     }
 
     /// Data keys in the cache, once those are gone that have lived their time.
-    pub(crate) fn cached(&self) -> u64 {
-        self.0.cache.run_pending_tasks();
-        self.0.cache.entry_count()
+    pub(crate) fn cached(&self) -> usize {
+        self.0.cache.sweep();
+        self.0.cache.len()
     }
 
     /// The keys of many subjects, in their order: from the cache, the rest in one statement. What is read is remembered.

@@ -1,6 +1,6 @@
 //! What a stream, a position and a recorded event are.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use chrono::{DateTime, Utc};
@@ -65,13 +65,13 @@ pub struct Recorded {
     pub partition: Partition,
     pub position: Position,
     pub event_id: Uuid,
-    pub event_type: String,
-    pub event_version: String,
+    pub event_type: Cow<'static, str>,
+    pub event_version: Cow<'static, str>,
     /// JSON.
     pub payload: String,
     pub personal: Option<Vec<u8>>,
     /// A JSON object of strings.
-    pub metadata: String,
+    pub metadata: Arc<str>,
     pub recorded_at: DateTime<Utc>,
 }
 

@@ -149,7 +149,7 @@ impl Heads {
     }
 
     /// Whether somebody waits for news: in a process that only takes commands nobody does.
-    fn anybody_reads(&self) -> bool {
+    pub(crate) fn anybody_reads(&self) -> bool {
         self.0.news.receiver_count() > 0
     }
 
@@ -385,11 +385,11 @@ pub(crate) fn recorded(
             aggregate_type: shared(row.try_get(5)?, before.map(|stream| &stream.aggregate_type)),
             aggregate_id: shared(row.try_get(6)?, before.map(|stream| &stream.aggregate_id)),
         },
-        event_type: row.try_get(7)?,
-        event_version: row.try_get(8)?,
+        event_type: row.try_get::<String, _>(7)?.into(),
+        event_version: row.try_get::<String, _>(8)?.into(),
         payload: row.try_get(9)?,
         personal: row.try_get(10)?,
-        metadata: row.try_get(11)?,
+        metadata: row.try_get::<&str, _>(11)?.into(),
         partition,
     })
 }

@@ -4,7 +4,12 @@
 //! Off unless [`install`] was called, which costs one load of an atomic. Spans say where an event is (partition and
 //! position) and nothing of whom it is about.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::OnceLock, time::SystemTime};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use opentelemetry::{
     Context, KeyValue,
@@ -70,9 +75,9 @@ impl Work {
 pub struct Traced {
     pub partition: Partition,
     pub position: Position,
-    pub event_type: String,
+    pub event_type: Cow<'static, str>,
     /// A JSON object of strings.
-    pub metadata: String,
+    pub metadata: Arc<str>,
 }
 
 impl Traced {
@@ -152,8 +157,8 @@ async fn read(
             Ok(Traced {
                 partition,
                 position: unsigned(row.try_get(1)?, "position")?,
-                event_type: row.try_get(2)?,
-                metadata: row.try_get(3)?,
+                event_type: row.try_get::<String, _>(2)?.into(),
+                metadata: row.try_get::<&str, _>(3)?.into(),
             })
         })
         .collect()

@@ -22,38 +22,39 @@ impl User {
     ///
     /// # Errors
     /// The [`Refusal`] that names the rule in the way.
-    pub fn decide(&self, command: &UserCommand) -> Decision {
-        let UserCommand { wish, reason, may_rectify } = command;
-        let reason = reason.as_ref();
+    pub fn decide(&self, command: UserCommand) -> Decision {
+        let UserCommand { wish, reason: given, may_rectify } = command;
+        let (reason, correction) = (given.as_ref(), Correction::from(may_rectify));
         match (wish, self.status) {
-            (Wish::CreateUser(new_user), None) => create(new_user, reason),
+            // Its values are the most that any command brings: they move into the event.
+            (Wish::CreateUser(new_user), None) => create(*new_user, given),
             (Wish::CreateUser(_), Some(Status::Active | Status::Deactivated)) => Err(Refusal::AlreadyExists),
 
             (Wish::UpdateUser(patch), Some(status)) => {
-                permit(status, Correction::from(*may_rectify), self.update(patch, reason))
+                permit(status, correction, self.update(&patch, reason))
             }
             (Wish::ChangeEmail { email }, Some(status)) => {
-                permit(status, Correction::from(*may_rectify), Ok(self.change_email(email, reason)))
+                permit(status, correction, Ok(self.change_email(&email, reason)))
             }
             (Wish::SetTraits { traits }, Some(status)) => {
-                let after = merge(&self.traits, traits);
-                permit(status, Correction::from(*may_rectify), self.set_traits(&after, reason))
+                let after = merge(&self.traits, &traits);
+                permit(status, correction, self.set_traits(&after, reason))
             }
 
             (Wish::VerifyEmail { email }, Some(status)) => {
-                permit(status, Correction::No, self.verify_email(email, reason))
+                permit(status, Correction::No, self.verify_email(&email, reason))
             }
             (Wish::ChangePreferences { preferences }, Some(status)) => {
                 permit(status, Correction::No, self.change_preferences(&preferences.email, reason))
             }
             (Wish::AddAssociation(association), Some(status)) => {
-                permit(status, Correction::No, self.add_association(association, reason))
+                permit(status, Correction::No, self.add_association(&association, reason))
             }
             (Wish::RemoveAssociation(association), Some(status)) => {
-                permit(status, Correction::No, Ok(self.remove_association(association, reason)))
+                permit(status, Correction::No, Ok(self.remove_association(&association, reason)))
             }
             (Wish::AcceptTerms { policy, version }, Some(status)) => {
-                permit(status, Correction::No, self.accept_terms(policy, version, reason))
+                permit(status, Correction::No, self.accept_terms(&policy, &version, reason))
             }
 
             (Wish::DeactivateUser, Some(Status::Active)) => {
@@ -192,7 +193,7 @@ impl User {
     }
 }
 
-fn create(new_user: &NewUser, reason: Option<&Reason>) -> Decision {
+fn create(new_user: NewUser, reason: Option<Reason>) -> Decision {
     if new_user.given_name.is_none() && new_user.family_name.is_none() && new_user.display_name.is_none() {
         return Err(Refusal::NameMissing);
     }
@@ -200,9 +201,10 @@ fn create(new_user: &NewUser, reason: Option<&Reason>) -> Decision {
     within("email preference categories", 0, new_user.preferences.email.len(), CATEGORIES_MAX)?;
     within("traits", 0, new_user.traits.len(), TRAITS_MAX)?;
     within("associations", 0, new_user.associations.len(), ASSOCIATIONS_MAX)?;
+    let kind = new_user.kind;
     let details = CreatedDetails::of(new_user, reason);
     Ok(vec![UserEvent::UserCreated {
-        kind: new_user.kind,
+        kind,
         changed: details.fields(),
         personal: Personal::Value(Box::new(details)),
     }])

@@ -42,7 +42,7 @@ pub struct CreatedDetails {
 }
 
 impl CreatedDetails {
-    pub(super) fn of(new_user: &NewUser, reason: Option<&Reason>) -> Self {
+    pub(super) fn of(new_user: NewUser, reason: Option<Reason>) -> Self {
         // Named one by one, so that a new member of a user cannot be forgotten here.
         let NewUser {
             kind: _,
@@ -58,7 +58,7 @@ impl CreatedDetails {
             traits,
             associations,
             external_ids,
-        } = new_user.clone();
+        } = new_user;
         Self {
             email,
             given_name,
@@ -72,7 +72,7 @@ impl CreatedDetails {
             traits,
             associations,
             external_ids,
-            reason: reason.cloned(),
+            reason,
         }
     }
 

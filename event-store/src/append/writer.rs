@@ -239,6 +239,17 @@ impl Stored {
                 (appended.partition, Newest { position: appended.position, event_id })
             })
             .collect();
+        // Where nobody reads the log, as in a process that only takes commands, nobody misses them.
+        if self.heads.anybody_reads() {
+            self.keep_all(appends, outcomes);
+        }
+        if !heads.is_empty() {
+            self.heads.advance(heads);
+            self.hints.tell(Topic::Heads);
+        }
+    }
+
+    fn keep_all(&self, appends: &mut [Pending], outcomes: &[Result<Appended, Error>]) {
         // By position: an answer that was lost and found stands out of order.
         let mut order: Vec<(usize, &Appended)> = outcomes
             .iter()
@@ -248,10 +259,6 @@ impl Stored {
         order.sort_unstable_by_key(|(_, appended)| (appended.partition, appended.position));
         for (index, appended) in order {
             self.keep(&mut appends[index].append, appended);
-        }
-        if !heads.is_empty() {
-            self.heads.advance(heads);
-            self.hints.tell(Topic::Heads);
         }
     }
 
@@ -267,11 +274,11 @@ impl Stored {
                 partition: appended.partition,
                 position: appended.position - from_last,
                 event_id: event.event_id,
-                event_type: event.event_type.to_owned(),
-                event_version: event.event_version.to_owned(),
+                event_type: event.event_type.into(),
+                event_version: event.event_version.into(),
                 payload: event.payload,
                 personal: event.personal,
-                metadata: (*event.metadata).to_owned(),
+                metadata: event.metadata,
                 recorded_at: last_at - Duration::from_micros(from_last),
             });
         }

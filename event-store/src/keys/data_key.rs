@@ -3,11 +3,10 @@
 //! Sealed form of an event's personal values: format byte (1), key id (4 bytes, big-endian), nonce (12), ciphertext and
 //! tag. Associated data: event id, tenant, stream, sequence; a ciphertext opens nowhere but where it was put.
 
-use std::sync::Arc;
-
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rand::Rng;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::{Error, master::MasterKey};
 use crate::StreamId;
@@ -28,9 +27,11 @@ pub struct Point {
     pub shape: i32,
 }
 
+const KEY_BYTES: usize = 32;
+
 /// Seals and opens one subject's values with AES-256-GCM. Does not print.
 #[derive(Clone)]
-pub struct DataKey(Arc<LessSafeKey>);
+pub struct DataKey(Zeroizing<[u8; KEY_BYTES]>);
 
 /// A data key as the vault stores it.
 #[derive(Clone, Debug)]
@@ -40,10 +41,8 @@ pub struct WrappedKey {
 }
 
 impl DataKey {
-    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let key =
-            UnboundKey::new(&AES_256_GCM, bytes).map_err(|_| Error::Unreadable { what: "a data key" })?;
-        Ok(Self(Arc::new(LessSafeKey::new(key))))
+    fn cipher(&self) -> LessSafeKey {
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*self.0).expect("a data key has the cipher's length"))
     }
 
     pub(super) fn generate(
@@ -51,15 +50,16 @@ impl DataKey {
         master_generation: i32,
         subject: &StreamId,
     ) -> (Self, WrappedKey) {
-        let mut bytes = [0; 32];
-        rand::rng().fill_bytes(&mut bytes);
-        let wrapped = master.wrap(&context(b"data key", subject), &bytes);
-        let key = Self::from_bytes(&bytes).expect("a new key has 32 bytes");
+        let mut key = Self(Zeroizing::default());
+        rand::rng().fill_bytes(&mut *key.0);
+        let wrapped = master.wrap(&context(b"data key", subject), &*key.0);
         (key, WrappedKey { master_generation, bytes: wrapped })
     }
 
     pub(super) fn unwrap(master: &MasterKey, subject: &StreamId, wrapped: &[u8]) -> Result<Self, Error> {
-        Self::from_bytes(&master.unwrap(&context(b"data key", subject), wrapped)?)
+        let bytes = Zeroizing::new(master.unwrap(&context(b"data key", subject), wrapped)?);
+        let bytes = <[u8; KEY_BYTES]>::try_from(&**bytes).map_err(|_| Error::Unreadable { what: "a data key" })?;
+        Ok(Self(Zeroizing::new(bytes)))
     }
 
     /// Seals an event's personal values.
@@ -110,7 +110,7 @@ impl DataKey {
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(plain);
         let tag = self
-            .0
+            .cipher()
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(context),
@@ -130,7 +130,7 @@ impl DataKey {
         let nonce = Nonce::try_assume_unique_for_key(&header[5..]).map_err(|_| unreadable())?;
         let mut body = body.to_vec();
         let plain =
-            self.0.open_in_place(nonce, Aad::from(context), &mut body).map_err(|_| unreadable())?.len();
+            self.cipher().open_in_place(nonce, Aad::from(context), &mut body).map_err(|_| unreadable())?.len();
         body.truncate(plain);
         Ok(body)
     }

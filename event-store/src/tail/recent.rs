@@ -97,11 +97,11 @@ mod tests {
             partition: 0,
             position,
             event_id: Uuid::nil(),
-            event_type: String::new(),
-            event_version: String::new(),
+            event_type: "".into(),
+            event_version: "".into(),
             payload: String::new(),
             personal: None,
-            metadata: String::new(),
+            metadata: "".into(),
             recorded_at: Utc::now(),
         }
     }

@@ -73,6 +73,6 @@ async fn a_page_begins_after_a_version_and_ends_at_its_limit() {
         let ada = stream("ada");
         let page = load::page(&mut connection, &ada, ada.partition(16), after, limit).await.unwrap();
         assert_eq!(page.iter().map(|event| event.sequence).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
-        assert!(page.iter().all(|event| event.metadata == "{}"));
+        assert!(page.iter().all(|event| &*event.metadata == "{}"));
     }
 }

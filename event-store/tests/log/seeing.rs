@@ -64,7 +64,7 @@ async fn sampled_events_are_found_in_memory_and_in_the_log() {
     for log in [&test.log, &test.another_log().await] {
         let traced = log.traced(&mut connection, &spans).await.unwrap();
         let found: Vec<_> =
-            traced.iter().map(|event| (event.partition, event.position, event.metadata.as_str())).collect();
+            traced.iter().map(|event| (event.partition, event.position, &*event.metadata)).collect();
         let (third, fourth) = (metadata[2].as_str(), metadata[3].as_str());
         assert_eq!(found, [(2, 3, third), (2, 4, fourth), (5, 3, third)]);
     }

@@ -184,11 +184,11 @@ impl Queries {
                 partition: u16::try_from(row.try_get::<i32, _>(2)?).unwrap_or_default(),
                 position: row.try_get::<i64, _>(3)?.cast_unsigned(),
                 event_id: row.try_get(4)?,
-                event_type: row.try_get(5)?,
-                event_version: row.try_get(6)?,
+                event_type: row.try_get::<String, _>(5)?.into(),
+                event_version: row.try_get::<String, _>(6)?.into(),
                 payload: row.try_get(7)?,
                 personal: row.try_get(8)?,
-                metadata: row.try_get(9)?,
+                metadata: row.try_get::<&str, _>(9)?.into(),
                 recorded_at: row.try_get(10)?,
             })
         });
@@ -239,7 +239,7 @@ fn entry(event: &Recorded, opened: &Opened) -> Result<Entry, projector::Error> {
     Ok(Entry {
         user_id: event.stream.aggregate_id.to_string(),
         version: event.sequence,
-        event: event.event_type.clone(),
+        event: event.event_type.to_string(),
         event_id: event.event_id,
         recorded_at: rfc3339(event.recorded_at),
         actor: metadata.actor,
@@ -283,10 +283,10 @@ impl StoredEvent {
         };
         Ok(Self {
             payload: json(event.payload.clone())?,
-            metadata: json(event.metadata.clone())?,
+            metadata: json(event.metadata.to_string())?,
             event_id: event.event_id,
-            event_type: event.event_type,
-            event_version: event.event_version,
+            event_type: event.event_type.into_owned(),
+            event_version: event.event_version.into_owned(),
             sequence: event.sequence,
             partition: event.partition,
             position: event.position,

@@ -147,11 +147,11 @@ mod tests {
             partition: 1,
             position: 7,
             event_id: Uuid::nil(),
-            event_type: event_type.to_owned(),
-            event_version: event_version.to_owned(),
+            event_type: event_type.to_owned().into(),
+            event_version: event_version.to_owned().into(),
             payload: payload.to_owned(),
             personal: Some(b"sealed".to_vec()),
-            metadata: "[]".to_owned(),
+            metadata: "[]".into(),
             recorded_at: Utc::now(),
         };
         let message = Message::of_event(&event, "/rollcall/x", 6, None);

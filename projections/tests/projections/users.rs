@@ -44,7 +44,7 @@ impl Users {
         if !known.profile.user.exists() {
             known.append(log, &[created(user)]).await;
         }
-        if let Ok(events) = known.profile.user.decide(&UserCommand::from(wish))
+        if let Ok(events) = known.profile.user.decide(UserCommand::from(wish))
             && !events.is_empty()
         {
             known.append(log, &events).await;
@@ -99,7 +99,7 @@ fn created(user: u8) -> UserEvent {
     let mut new_user = NewUser::with_email(Email::parse(&format!("user-{user}@example.com")).unwrap());
     new_user.given_name = Some(Name::parse("Ada").unwrap());
     let events =
-        rollcall_domain::User::default().decide(&Wish::CreateUser(Box::new(new_user)).into()).unwrap();
+        rollcall_domain::User::default().decide(Wish::CreateUser(Box::new(new_user)).into()).unwrap();
     events.into_iter().next().unwrap()
 }
 

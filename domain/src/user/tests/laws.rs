@@ -14,7 +14,7 @@ pub(super) fn history(commands: &[UserCommand]) -> Vec<UserEvent> {
     let mut user = User::default();
     let mut events = vec![];
     for command in commands {
-        for event in user.decide(command).unwrap_or_default() {
+        for event in user.decide(command.clone()).unwrap_or_default() {
             user.evolve(&event);
             events.push(event);
         }
@@ -76,13 +76,13 @@ proptest! {
     #[test]
     fn a_wish_that_came_true_is_true(commands in some_commands(), last in a_command()) {
         let mut user = fold(&history(&commands));
-        if let Ok(events) = user.decide(&last) {
+        if let Ok(events) = user.decide(last.clone()) {
             for event in &events {
                 prop_assert!(!event.changed().is_empty());
                 prop_assert!(!event.changes().is_empty());
                 user.evolve(event);
             }
-            prop_assert_eq!(user.decide(&last), Ok(vec![]));
+            prop_assert_eq!(user.decide(last), Ok(vec![]));
         }
     }
 
@@ -125,9 +125,9 @@ proptest! {
         }
         // Rules that read nothing personal decide as before.
         if let Wish::AcceptTerms { .. } | Wish::DeactivateUser | Wish::ReactivateUser | Wish::CreateUser(_) = last.wish {
-            prop_assert_eq!(shadow.decide(&last), user.decide(&last));
+            prop_assert_eq!(shadow.decide(last.clone()), user.decide(last.clone()));
         }
-        for event in shadow.decide(&last).unwrap_or_default() {
+        for event in shadow.decide(last).unwrap_or_default() {
             shadow.clone().evolve(&event);
         }
     }
