@@ -8,7 +8,7 @@ mod openapi;
 mod requests;
 pub mod server;
 
-use axum::{Router, middleware, routing::get};
+use axum::{Router, routing::get};
 use bytes::Bytes;
 use http::{
     Extensions, HeaderMap, StatusCode, Version,
@@ -48,9 +48,9 @@ pub fn router(api: OpenApiRouter, health: Health, guard: Guard, metrics: Prometh
         .merge(problem::routes())
         .merge(docs::routes());
     let passed = ServiceBuilder::new()
-        .layer(middleware::from_fn(requests::observe))
+        .layer(requests::Observe)
         .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN).and(has_no_etag)))
-        .layer(middleware::from_fn_with_state(guard, guard::guard));
+        .layer(guard);
     with_fallbacks(router).layer(passed)
 }
 

@@ -14,11 +14,12 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::Request,
-    middleware::Next,
-    response::Response,
 };
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{
+    StatusCode,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
 use http_body_util::BodyExt;
 
 /// The server reads this much by itself before it closes.
@@ -26,21 +27,32 @@ const SMALL_BYTES: u64 = 16 * 1024;
 const DROPPED_BYTES_MAX: usize = 64 * 1024 * 1024;
 const DROP_WITHIN: Duration = Duration::from_secs(5);
 
-/// Middleware: on a refusal, reads and drops what is left of the body.
-pub async fn drain_refused(request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.unwrap_or_default() <= SMALL_BYTES && !headers.contains_key(TRANSFER_ENCODING) {
-        return next.run(request).await;
+/// What is left of a request's body once the request was answered.
+pub struct Rest(Option<Shared>);
+
+impl Rest {
+    /// The request as it is to be handled, and a hold on its body where that may be long.
+    pub fn of(request: Request) -> (Request, Self) {
+        let headers = request.headers();
+        let announced =
+            headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if announced.unwrap_or_default() <= SMALL_BYTES && !headers.contains_key(TRANSFER_ENCODING) {
+            return (request, Self(None));
+        }
+        let (parts, body) = request.into_parts();
+        let shared = Shared(Arc::new(Mutex::new(body)));
+        (Request::from_parts(parts, Body::new(shared.clone())), Self(Some(shared)))
     }
-    let (parts, body) = request.into_parts();
-    let shared = Shared(Arc::new(Mutex::new(body)));
-    let response = next.run(Request::from_parts(parts, Body::new(shared.clone()))).await;
-    if !response.status().is_success() {
-        // Whoever sends longer than this gets the reset after all.
-        let _ = tokio::time::timeout(DROP_WITHIN, shared.drop_rest()).await;
+
+    /// On a refusal, reads and drops it.
+    pub async fn drop_if_refused(self, status: StatusCode) {
+        if let Self(Some(shared)) = self
+            && !status.is_success()
+        {
+            // Whoever sends longer than this gets the reset after all.
+            let _ = tokio::time::timeout(DROP_WITHIN, shared.drop_rest()).await;
+        }
     }
-    response
 }
 
 /// A body that the handler reads and this layer can go on with.

@@ -54,7 +54,7 @@ impl<'a> Query<'a> {
                 .map_err(|error| malformed(vec![FieldError::parameter(cut(&name), error.to_string())]))?;
             parameters.push(Parameter { name, value, taken: false });
         }
-        Ok(Self { parameters, asked: Vec::with_capacity(8), errors: Vec::new() })
+        Ok(Self { parameters, asked: Vec::new(), errors: Vec::new() })
     }
 
     /// Takes a parameter that may stand once.

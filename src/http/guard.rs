@@ -3,19 +3,21 @@
 mod answer;
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{
     body::HttpBody,
-    extract::{Request, State},
-    middleware::Next,
+    extract::Request,
     response::{IntoResponse, Response},
 };
+use futures_util::{FutureExt, future::BoxFuture};
 use http::{
     HeaderValue,
     header::{CONNECTION, CONTENT_ENCODING},
@@ -26,7 +28,8 @@ use rollcall_edge::{
     problem::code,
     respond::Irrevocable,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Timeout, timeout_at};
+use tower::{Layer, Service};
 
 use crate::config::Limits;
 
@@ -88,42 +91,91 @@ impl Drop for AtWork {
     }
 }
 
-/// Middleware: keeps requests within the bounds.
-pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    let mut response = if ALWAYS.contains(&request.uri().path()) {
-        next.run(request).await
-    } else if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > URL_BYTES_MAX) {
-        let detail = format!("the path and the query string must not be longer than {URL_BYTES_MAX} bytes");
-        Problem::new(code::URI_TOO_LONG, detail).into_response()
-    } else if let Some(at_work) = guard.begin() {
-        bounded(&guard.0, at_work, request, next).await
-    } else {
-        metrics::counter!("rollcall_http_requests_refused_total").increment(1);
-        overloaded("too many requests are at work; nothing was done")
-    };
-    if guard.stopping() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+/// The layer that keeps requests within the bounds.
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, service: S) -> Guarded<S> {
+        Guarded { guard: self.clone(), service }
     }
-    response
+}
+
+#[derive(Clone)]
+pub struct Guarded<S> {
+    guard: Guard,
+    service: S,
+}
+
+impl<S> Service<Request> for Guarded<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let guard = self.guard.clone();
+        if ALWAYS.contains(&request.uri().path()) {
+            let answer = self.service.call(request);
+            return async move { Ok(guard.told(answer.await.unwrap_or_else(|never| match never {}))) }.boxed();
+        }
+        if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > URL_BYTES_MAX) {
+            let detail =
+                format!("the path and the query string must not be longer than {URL_BYTES_MAX} bytes");
+            return guard.refuse(Problem::new(code::URI_TOO_LONG, detail).into_response());
+        }
+        let Some(at_work) = guard.begin() else {
+            metrics::counter!("rollcall_http_requests_refused_total").increment(1);
+            return guard.refuse(overloaded("too many requests are at work; nothing was done"));
+        };
+        let deadline = Instant::now() + guard.0.request_timeout;
+        let room = is_large(&request).then(|| guard.0.bodies.of_request());
+        if let Some(room) = &room {
+            request.extensions_mut().insert(room.clone());
+        }
+        let answer = timeout_at(deadline, self.service.call(request));
+        bounded(guard, at_work, room, answer).map(Ok).boxed()
+    }
+}
+
+impl Guard {
+    /// The answer, with a word to its client where the process stops.
+    fn told(&self, mut response: Response) -> Response {
+        if self.stopping() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    fn refuse(&self, response: Response) -> BoxFuture<'static, Result<Response, Infallible>> {
+        std::future::ready(Ok(self.told(response))).boxed()
+    }
 }
 
 /// Within its time and its room.
-async fn bounded(inner: &Inner, at_work: AtWork, mut request: Request, next: Next) -> Response {
-    let deadline = Instant::now() + inner.request_timeout;
-    let room = is_large(&request).then(|| inner.bodies.of_request());
-    if let Some(room) = &room {
-        request.extensions_mut().insert(room.clone());
-    }
-    let Ok(response) = timeout_at(deadline, next.run(request)).await else {
+async fn bounded(
+    guard: Guard,
+    at_work: AtWork,
+    room: Option<BodyBudget>,
+    answer: Timeout<impl Future<Output = Result<Response, Infallible>>>,
+) -> Response {
+    let Ok(response) = answer.await else {
         let detail = "the request took too long: a command may or may not have happened";
-        return Problem::unavailable(detail, 1).into_response();
+        return guard.told(Problem::unavailable(detail, 1).into_response());
     };
+    let response = response.unwrap_or_else(|never| match never {});
     let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-    match bytes {
+    guard.told(match bytes {
         // The number of requests bounds these; a connection's buffer takes them whole.
         Some(bytes) if bytes <= FREE_BYTES => response,
-        _ => large(inner, at_work, room, response, bytes.unwrap_or_default()),
-    }
+        _ => large(&guard.0, at_work, room, response, bytes.unwrap_or_default()),
+    })
 }
 
 /// A large answer: its room is taken, and it must be taken away in time.
