@@ -75,6 +75,7 @@ pub struct Limits {
     pub request_timeout: Duration,
     pub idle_timeout: Duration,
     pub bytes_in_flight: usize,
+    pub cache_bytes: u64,
     pub append_queue: usize,
     pub rate: rate::Limits,
 }
@@ -248,6 +249,7 @@ fn limits(reader: &mut Reader) -> Limits {
         idle_timeout: reader.seconds("limits.idle_timeout_s", 5..=3_600),
         // A whole batch must find room.
         bytes_in_flight: reader.number("limits.bytes_in_flight", 16 * 1024 * 1024..=1 << 40),
+        cache_bytes: reader.number("limits.cache_bytes", 0..=1 << 40),
         append_queue: reader.number("limits.append_queue", 1..=1_000_000),
         rate: rate::Limits {
             each: each.map(|(requests_per_second, burst)| Limit { requests_per_second, burst }),

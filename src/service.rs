@@ -179,7 +179,10 @@ impl Service {
                 profiles: profiles::Queries::start(
                     log.clone(),
                     &provisioned.service,
-                    settings.database.read_connections,
+                    &profiles::Options {
+                        connections: settings.database.read_connections,
+                        cache_bytes: settings.limits.cache_bytes,
+                    },
                     &tasks,
                     &projecting,
                 ),

@@ -34,7 +34,7 @@ use crate::{
 pub struct Options {
     /// Writers, each with a connection; the partitions are split between them.
     pub writers: u16,
-    /// Appends that wait for a writer at most; more are refused at once.
+    /// Appends that wait for the writers at most; more are refused at once.
     pub queue_appends_max: usize,
     /// Appends that one statement stores at most.
     pub batch_appends_max: usize,
@@ -42,7 +42,8 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { writers: 1, queue_appends_max: 8_192, batch_appends_max: 512 }
+        // With two, one batch is made while the other is flushed to the disk: a tenth more over 256 connections.
+        Self { writers: 2, queue_appends_max: 8_192, batch_appends_max: 512 }
     }
 }
 
@@ -209,7 +210,7 @@ pub(crate) fn start(
     outcome::register();
     let writers = options.writers.clamp(1, partitions);
     let queues = (0..writers).map(|_| {
-        let (queue, pending) = mpsc::channel(options.queue_appends_max);
+        let (queue, pending) = mpsc::channel(options.queue_appends_max.div_ceil(usize::from(writers)));
         let writer = writer::Writer::new(service, stored.clone(), options.batch_appends_max);
         spawn_vital(tasks, failed, "append", writer.run(pending, shutdown.clone()));
         queue

@@ -27,4 +27,4 @@ mod turns;
 
 pub use connection::{Borrowed, bounded, keyed_session, session, spawn_vital};
 pub use log::{Error, Log, Options};
-pub use stream::{Partition, Position, Recorded, StreamId};
+pub use stream::{Partition, Position, Recorded, StreamHash, StreamId};

@@ -36,16 +36,43 @@ impl StreamId {
     /// The partition of this stream: the first 8 bytes, big-endian, of SHA-256 over `tenant 0x00 type 0x00 id`,
     /// modulo the number of partitions. Fixed for the life of a log.
     pub fn partition(&self, partitions: u16) -> Partition {
+        self.hash().partition(partitions)
+    }
+
+    pub fn hash(&self) -> StreamHash {
+        StreamHash::of(&self.tenant, &self.aggregate_type, &self.aggregate_id)
+    }
+}
+
+/// SHA-256 over `tenant 0x00 type 0x00 id`: says where a stream is, and stands for its name where that must be short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StreamHash([u8; 32]);
+
+impl StreamHash {
+    pub fn of(tenant: &str, aggregate_type: &str, aggregate_id: &str) -> Self {
         let mut context = Context::new(&SHA256);
-        context.update(self.tenant.as_bytes());
+        context.update(tenant.as_bytes());
         context.update(&[0]);
-        context.update(self.aggregate_type.as_bytes());
+        context.update(aggregate_type.as_bytes());
         context.update(&[0]);
-        context.update(self.aggregate_id.as_bytes());
-        let digest = context.finish();
-        let first: [u8; 8] = digest.as_ref()[..8].try_into().expect("SHA-256 has 32 bytes");
-        let partition = u64::from_be_bytes(first) % u64::from(partitions);
+        context.update(aggregate_id.as_bytes());
+        Self(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes"))
+    }
+
+    /// See [`StreamId::partition`].
+    pub fn partition(self, partitions: u16) -> Partition {
+        let partition = self.number(0) % u64::from(partitions);
         Partition::try_from(partition).expect("a remainder is less than its divisor")
+    }
+
+    /// One of so many places, by bytes that say nothing of the partition.
+    pub(crate) fn place(self, places: usize) -> usize {
+        let place = self.number(8) % places as u64;
+        usize::try_from(place).expect("a remainder is less than its divisor")
+    }
+
+    fn number(self, from: usize) -> u64 {
+        u64::from_be_bytes(self.0[from..from + 8].try_into().expect("eight of 32 bytes"))
     }
 }
 

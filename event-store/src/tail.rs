@@ -5,6 +5,7 @@
 //! Nothing here looks at a clock or a transaction id to decide what is visible: positions of a partition are counted under
 //! a lock that is held until its events are committed, so a reader that sees position n sees all up to n.
 
+pub mod changes;
 pub(crate) mod recent;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
@@ -54,6 +55,13 @@ struct Inner {
     void: AtomicBool,
     /// Wakes readers; says nothing else.
     news: watch::Sender<()>,
+    /// Since when instants are counted.
+    since: Instant,
+    /// When the last look that succeeded began.
+    looked_at_us: AtomicU64,
+    looked: watch::Sender<()>,
+    /// Somebody has a use for what is new, soon.
+    kept_close: AtomicBool,
 }
 
 /// A partition's newest event that this process has heard of.
@@ -77,6 +85,10 @@ impl Heads {
             halt,
             void,
             news: watch::Sender::new(()),
+            since: Instant::now(),
+            looked_at_us: AtomicU64::new(0),
+            looked: watch::Sender::new(()),
+            kept_close: AtomicBool::new(false),
         }))
     }
 
@@ -153,6 +165,34 @@ impl Heads {
         self.0.news.receiver_count() > 0
     }
 
+    /// Has the heads looked at often for as long as somebody says so.
+    pub(crate) fn keep_close(&self) {
+        // Mostly it was said already, and a load is cheaper than a store that all cores must hear of.
+        if !self.0.kept_close.load(Ordering::Relaxed) {
+            self.0.kept_close.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The clock of [`looked_at_us`](Self::looked_at_us).
+    pub(crate) fn now_us(&self) -> u64 {
+        u64::try_from(self.0.since.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// When the last look began that reached the log: all that was committed before is in the positions.
+    pub(crate) fn looked_at_us(&self) -> u64 {
+        self.0.looked_at_us.load(Ordering::Acquire)
+    }
+
+    /// Changes with every look that reached the log, news or no news.
+    pub(crate) fn looked(&self) -> watch::Receiver<()> {
+        self.0.looked.subscribe()
+    }
+
+    fn note_look(&self, began_at_us: u64) {
+        self.0.looked_at_us.fetch_max(began_at_us, Ordering::AcqRel);
+        self.0.looked.send_replace(());
+    }
+
     /// Tells readers of what this process committed.
     pub(crate) fn advance(&self, committed: impl IntoIterator<Item = (Partition, Newest)>) {
         self.raise(committed, |_, _| true);
@@ -191,10 +231,12 @@ impl Heads {
 
 /// Reads the heads once, and whether this is still the log that it was. True if there was news.
 pub(crate) async fn refresh(pool: &PgPool, heads: &Heads, compare: Compare) -> Result<bool, sqlx::Error> {
+    let began_at_us = heads.now_us();
     bounded(async {
         let mut connection = Borrowed::from(pool).await?;
         let news = history::look(&mut connection, heads, compare).await?;
         connection.done();
+        heads.note_look(began_at_us);
         Ok(news)
     })
     .await
@@ -218,6 +260,7 @@ pub(crate) async fn poll(
         // What is compared in all partitions is compared seldom: when it is quiet, and after a failure.
         let (pause, compare) = match quiet < POLLS_UNTIL_IDLE {
             true => (POLL_BUSY, Compare::Moved),
+            false if heads.0.kept_close.swap(false, Ordering::Relaxed) => (POLL_BUSY, Compare::All),
             false => (POLL_IDLE, Compare::All),
         };
         let hinted = async {

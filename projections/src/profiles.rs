@@ -1,14 +1,16 @@
 //! Profiles: each user as it is now.
 
 mod apply;
+mod cache;
 mod drift;
 mod filter;
 mod names;
 mod queries;
 
 pub use apply::Profiles;
+pub use cache::Shown;
 pub use filter::{Filter, Sought};
-pub use queries::{Error as QueryError, GetError, Page, Queries, Row};
+pub use queries::{Error as QueryError, GetError, Options, Page, Queries, Row};
 
 use crate::schema::Schema;
 

@@ -66,15 +66,16 @@ impl Seen {
         serving: &watch::Receiver<Option<Serving>>,
         partition: Option<u16>,
         parked: impl Fn(&Progress) -> Vec<(u16, u64)>,
-    ) -> Result<(Self, Version), Problem> {
-        let Serving { version, progress } = now(serving)?;
+    ) -> Result<(Self, Serving), Problem> {
+        let serving = now(serving)?;
+        let progress = &serving.progress;
         let named = tokens.0.clone();
         let refuse = || {
             let Some(token) = &named else { return Ok(()) };
             let shows_less = |(partition, position): (u16, u64)| {
                 token.position(partition).is_some_and(|seen| seen >= position)
             };
-            match parked(&progress).into_iter().any(shows_less) {
+            match parked(progress).into_iter().any(shows_less) {
                 false => Ok(()),
                 true => Err(Problem::new(
                     code::PROJECTION_PARKED,
@@ -87,9 +88,9 @@ impl Seen {
         if named.as_ref().is_some_and(|token| token.log_id() == log_id) {
             refuse()?;
         }
-        let seen = Self::wait_on(tokens, log_id, &progress, partition).await?;
+        let seen = Self::wait_on(tokens, log_id, progress, partition).await?;
         refuse()?;
-        Ok((seen, version))
+        Ok((seen, serving))
     }
 
     /// For queries that read the log itself, which is never behind a token.
@@ -104,6 +105,11 @@ impl Seen {
         Err(malformed("is of another log than this service's: drop it"))
     }
 
+    /// How far the client has seen a partition.
+    pub fn position(&self, partition: u16) -> u64 {
+        self.0.position(partition).unwrap_or_default()
+    }
+
     /// Takes note of a row.
     pub fn row(&mut self, partition: u16, position: u64) {
         // Partitions of a log are fewer than a token has room for.
@@ -116,7 +122,7 @@ impl Seen {
 }
 
 /// The version that serves now.
-fn now(serving: &watch::Receiver<Option<Serving>>) -> Result<Serving, Problem> {
+pub(crate) fn now(serving: &watch::Receiver<Option<Serving>>) -> Result<Serving, Problem> {
     serving.borrow().clone().ok_or_else(|| behind("the read model is being built"))
 }
 

@@ -123,7 +123,8 @@ where
         let guard = self.guard.clone();
         if ALWAYS.contains(&request.uri().path()) {
             let answer = self.service.call(request);
-            return async move { Ok(guard.told(answer.await.unwrap_or_else(|never| match never {}))) }.boxed();
+            return async move { Ok(guard.told(answer.await.unwrap_or_else(|never| match never {}))) }
+                .boxed();
         }
         if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > URL_BYTES_MAX) {
             let detail =

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{Append, Appended, Error, Expected, Pending, Record, WrappedKey};
@@ -102,7 +102,7 @@ pub(super) async fn run(
         );
         format!("{others}stored AS ({stored}")
     };
-    let row = sqlx::query(statement)
+    let rows = sqlx::query(statement)
         .bind(&c.append)
         .bind(&c.partition)
         .bind(&c.tenant)
@@ -139,48 +139,69 @@ pub(super) async fn run(
         .bind(column(&c.data_key, |(_, wrapped, _)| &wrapped.bytes[..]))
         .bind(log_id)
         .bind(i32::try_from(appends.len()).expect("a batch has a bound"))
-        .fetch_one(connection)
+        .fetch_all(connection)
         .await?;
-    if row.try_get(7)? {
+    let judged = Judged::of(&rows)?;
+    if judged.halted {
         return Ok(appends.iter().map(|_| Err(Error::Restored)).collect());
     }
-    let judged = Judged {
-        conflicts: row.try_get(0)?,
-        taken: row.try_get(1)?,
-        replays: row.try_get(2)?,
-        partitions: row.try_get(3)?,
-        bases: row.try_get(4)?,
-        first_at: row.try_get(5)?,
-        events: row.try_get(6)?,
-    };
     judged.outcomes(appends, &c)
 }
 
 /// What the statement says of a batch; numbers are indices of appends.
+#[derive(Default)]
 struct Judged {
-    conflicts: Vec<i32>,
+    conflicts: Vec<i64>,
     /// Places among the claims to take, counted from 1.
     taken: Vec<i64>,
-    replays: Vec<i32>,
-    partitions: Vec<i32>,
-    bases: Vec<i64>,
-    first_at: Vec<DateTime<Utc>>,
-    /// Events stored in each partition, as the database counted them.
-    events: Vec<i64>,
+    replays: Vec<i64>,
+    halted: bool,
+    /// By partition.
+    heads: Vec<Head>,
+}
+
+/// Where a partition's events were put.
+struct Head {
+    partition: i64,
+    base: Position,
+    first_at: DateTime<Utc>,
+    /// As the database counted them.
+    events: u64,
 }
 
 impl Judged {
+    fn of(rows: &[PgRow]) -> Result<Self, sqlx::Error> {
+        let mut judged = Self::default();
+        for row in rows {
+            let number: i64 = row.try_get(1)?;
+            match row.try_get::<i16, _>(0)? {
+                0 => judged.heads.push(Head {
+                    partition: number,
+                    base: unsigned(row.try_get(2)?, "position")?,
+                    first_at: row.try_get(3)?,
+                    events: unsigned(row.try_get(4)?, "events")?,
+                }),
+                1 => judged.conflicts.push(number),
+                2 => judged.taken.push(number),
+                3 => judged.replays.push(number),
+                _ => judged.halted = true,
+            }
+        }
+        judged.heads.sort_unstable_by_key(|head| head.partition);
+        Ok(judged)
+    }
+
     fn outcomes(
         &self,
         appends: &[&Pending],
         columns: &Columns<'_>,
     ) -> Result<Vec<Result<Appended, Error>>, sqlx::Error> {
         let mut refused: Vec<Option<Error>> = appends.iter().map(|_| None).collect();
-        let slot = |index: i32| usize::try_from(index).expect("indices were made here");
+        let slot = |index: i64| usize::try_from(index).expect("indices were made here");
         for &ordinal in &self.taken {
             let (index, digest, _) =
                 columns.take[usize::try_from(ordinal - 1).expect("ordinals count from 1")];
-            refused[slot(index)].get_or_insert(Error::ClaimTaken(*digest));
+            refused[slot(index.into())].get_or_insert(Error::ClaimTaken(*digest));
         }
         for &index in &self.conflicts {
             refused[slot(index)] = Some(Error::Conflict);
@@ -190,7 +211,7 @@ impl Judged {
             refused[slot(index)] = Some(Error::KeyUsed);
         }
         // Positions as the statement counted them: by partition, in the batch's order.
-        let mut stored: Vec<u64> = vec![0; self.partitions.len()];
+        let mut stored: Vec<u64> = vec![0; self.heads.len()];
         let outcomes: Vec<_> = appends
             .iter()
             .zip(refused)
@@ -202,18 +223,18 @@ impl Judged {
                     return Ok(Ok(Appended { partition: pending.partition, position: 0, recorded_at: None }));
                 }
                 let place = self
-                    .partitions
-                    .binary_search(&i32::from(pending.partition))
+                    .heads
+                    .binary_search_by_key(&i64::from(pending.partition), |head| head.partition)
                     .map_err(|_| sqlx::Error::Decode("a partition is missing in log.partitions".into()))?;
                 stored[place] += pending.append.events.len() as u64;
-                let position: Position = unsigned(self.bases[place], "position")? + stored[place];
-                let recorded_at = self.first_at[place] + Duration::from_micros(stored[place] - 1);
+                let position: Position = self.heads[place].base + stored[place];
+                let recorded_at = self.heads[place].first_at + Duration::from_micros(stored[place] - 1);
                 Ok(Ok(Appended { partition: pending.partition, position, recorded_at: Some(recorded_at) }))
             })
             .collect::<Result<_, sqlx::Error>>()?;
         // Counted on both sides: readers of this process go by these positions.
         if cfg!(not(rollcall_break = "contiguity"))
-            && stored.iter().map(|count| count.cast_signed()).ne(self.events.iter().copied())
+            && stored.iter().copied().ne(self.heads.iter().map(|head| head.events))
         {
             return Err(sqlx::Error::Decode("the database counted other events than were sent".into()));
         }

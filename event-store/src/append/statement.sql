@@ -105,7 +105,10 @@ stored AS (
           WHERE append <> ALL ((SELECT appends FROM refused)::int4[])) i
     JOIN heads h ON h.partition = i.partition
 )
-SELECT ARRAY(SELECT append FROM conflicts), ARRAY(SELECT ordinal FROM taken), ARRAY(SELECT append FROM replays),
-       ARRAY(SELECT partition FROM heads ORDER BY partition), ARRAY(SELECT base FROM heads ORDER BY partition),
-       ARRAY(SELECT first_at FROM heads ORDER BY partition), ARRAY(SELECT events FROM heads ORDER BY partition),
-       EXISTS (SELECT FROM halted)
+-- The verdict, row by row, which costs a small batch a tenth less than arrays: what it is of (0 a head, 1 a conflict, 2 a taken
+-- claim, 3 a replay, 4 a halt), its number, and of a head its base, its first instant and its events.
+SELECT 0::int2, partition::int8, base, first_at, events FROM heads
+UNION ALL SELECT 1::int2, append, NULL, NULL, NULL FROM conflicts
+UNION ALL SELECT 2::int2, ordinal, NULL, NULL, NULL FROM taken
+UNION ALL SELECT 3::int2, append, NULL, NULL, NULL FROM replays
+UNION ALL SELECT 4::int2, append, NULL, NULL, NULL FROM halted

@@ -58,7 +58,8 @@ impl DataKey {
 
     pub(super) fn unwrap(master: &MasterKey, subject: &StreamId, wrapped: &[u8]) -> Result<Self, Error> {
         let bytes = Zeroizing::new(master.unwrap(&context(b"data key", subject), wrapped)?);
-        let bytes = <[u8; KEY_BYTES]>::try_from(&**bytes).map_err(|_| Error::Unreadable { what: "a data key" })?;
+        let bytes =
+            <[u8; KEY_BYTES]>::try_from(&**bytes).map_err(|_| Error::Unreadable { what: "a data key" })?;
         Ok(Self(Zeroizing::new(bytes)))
     }
 
@@ -129,8 +130,11 @@ impl DataKey {
         }
         let nonce = Nonce::try_assume_unique_for_key(&header[5..]).map_err(|_| unreadable())?;
         let mut body = body.to_vec();
-        let plain =
-            self.cipher().open_in_place(nonce, Aad::from(context), &mut body).map_err(|_| unreadable())?.len();
+        let plain = self
+            .cipher()
+            .open_in_place(nonce, Aad::from(context), &mut body)
+            .map_err(|_| unreadable())?
+            .len();
         body.truncate(plain);
         Ok(body)
     }

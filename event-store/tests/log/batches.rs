@@ -18,7 +18,7 @@ async fn held(test: &Test) -> i64 {
 
 #[tokio::test]
 async fn each_append_of_a_batch_is_judged_alone() {
-    let test = Test::new().await;
+    let test = Test::of_one_writer().await;
     let holder = || stream_in(3, "holder");
     wish(holder(), Expected::Fresh, 2)
         .claims([take("held"), take("also held")])
@@ -83,7 +83,7 @@ async fn each_append_of_a_batch_is_judged_alone() {
 
 #[tokio::test]
 async fn an_append_is_answered_with_where_its_last_event_stands() {
-    let test = Test::new().await;
+    let test = Test::of_one_writer().await;
     let wishes: Vec<Wish> = (0..200)
         .map(|n| wish(stream(&format!("user-{n}")), Expected::Fresh, n % 5 + 1).key(&format!("{n}")))
         .chain((0..40).map(|n| wish(stream(&format!("conflict-{n}")), Expected::Version(1), 2)))
@@ -146,7 +146,7 @@ async fn what_is_stored_is_what_was_given() {
 
 #[tokio::test]
 async fn a_claim_moves_from_its_holder_only_and_is_free_for_others_then() {
-    let test = Test::new().await;
+    let test = Test::of_one_writer().await;
     // A batch goes by partition: the release comes before the take.
     let (ada, eve) = (|| stream_in(2, "ada"), || stream_in(9, "eve"));
     wish(ada(), Expected::Fresh, 1).claims([take("old")]).append(&test.log).await.unwrap();

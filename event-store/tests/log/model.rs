@@ -20,18 +20,20 @@ use proptest::{
 };
 use rollcall_event_store::{
     Log, Options, StreamId,
-    append::{Appended, Error, Expected},
+    append::{self, Appended, Error, Expected},
     tail::{Span, read_spans},
 };
 use sqlx::{Connection, PgConnection};
 use tokio::{runtime::Runtime, time::sleep};
 use uuid::Uuid;
 
-use crate::support::{PATIENCE, Test, event, release, stream, take, wish};
+use crate::support::{PATIENCE, Test, event, release, stream, stream_in, take, wish};
 
 const STREAMS: u8 = 4;
 const CLAIMS: u8 = 4;
 const KEYS: u8 = 6;
+/// Of each process; the partitions are split between them.
+const WRITERS: u16 = 2;
 /// On a machine that has something else to do.
 const CASES_A_MINUTE: f64 = 120.0;
 
@@ -85,11 +87,17 @@ impl Process {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let provisioned = test.provisioned.clone();
-        let log = runtime.spawn(async move { Log::open(&provisioned, Options::default()).await.unwrap() });
+        let options = Options {
+            append: append::Options { writers: WRITERS, ..append::Options::default() },
+            ..Options::default()
+        };
+        let log = runtime.spawn(async move { Log::open(&provisioned, options).await.unwrap() });
         let log = log.await.unwrap();
-        // From now on it has its one writer's connection.
-        let warm = wish(stream(&Uuid::now_v7().to_string()), Expected::Fresh, 1);
-        warm.append(&log).await.unwrap();
+        // From now on it has its writers' connections.
+        for partition in 0..WRITERS {
+            let warm = wish(stream_in(partition, &Uuid::now_v7().to_string()), Expected::Fresh, 1);
+            warm.append(&log).await.unwrap();
+        }
         Self { runtime: Some(runtime), log }
     }
 
@@ -106,7 +114,7 @@ impl Process {
         let writers = "SELECT count(*) FROM pg_stat_activity
              WHERE datname = current_database() AND application_name = 'rollcall-append'";
         let ended = async {
-            while test.number(writers).await > 1 {
+            while test.number(writers).await > i64::from(WRITERS) {
                 sleep(Duration::from_millis(2)).await;
             }
         };

@@ -53,6 +53,12 @@ impl Test {
         Self::with(Options::default()).await
     }
 
+    /// One whose appends that wait together are stored together.
+    pub async fn of_one_writer() -> Self {
+        let append = append::Options { writers: 1, ..append::Options::default() };
+        Self::with(Options { append, ..Options::default() }).await
+    }
+
     pub async fn with(options: Options) -> Self {
         let owner = server::fresh_database().await;
         let provisioned = migrate(&owner).await.unwrap();

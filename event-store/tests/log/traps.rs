@@ -64,7 +64,7 @@ async fn until_a_writer_waits(connection: &mut PgConnection) {
 
 #[tokio::test]
 async fn heads_are_locked_in_ascending_order() {
-    let test = Test::new().await;
+    let test = Test::of_one_writer().await;
     for blocked in [0, 1, 7, 15] {
         let mut blocker = test.superuser().await;
         let mut transaction = blocker.begin().await.unwrap();

@@ -1,10 +1,11 @@
 //! Reading profiles: one, many, or a page of those that match.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use rollcall_event_store::{
-    Borrowed, Log, Partition, Position, StreamId, bounded, gather,
+    Borrowed, Log, Partition, Position, StreamHash, StreamId, bounded, gather,
     keys::{self, Keys, SubjectKey},
+    tail::changes::Changes,
 };
 use sqlx::{
     PgConnection, Postgres, QueryBuilder,
@@ -12,8 +13,8 @@ use sqlx::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Filter, SEALED, names};
-use crate::{Profile, Progress, schema::Version, stored::USER};
+use super::{Filter, SEALED, Shown, cache::Cache, names};
+use crate::{Profile, Progress, progress::Serving, schema::Version, stored::USER};
 
 /// Candidates that one listing opens at most to fill a page; a page may be shorter than asked for, and still have a
 /// next one.
@@ -65,20 +66,33 @@ pub struct Page {
 pub struct Queries {
     log: Log,
     get: gather::Handle<Get>,
+    cache: Arc<Cache>,
+}
+
+/// Bounds of the queries.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Connections on which concurrent reads are gathered.
+    pub connections: usize,
+    /// What answers about single users may take in memory.
+    pub cache_bytes: u64,
 }
 
 impl Queries {
-    /// Starts the connections that gather concurrent reads.
+    /// Starts the connections that gather concurrent reads, and follows what changes.
     pub fn start(
         log: Log,
         service: &PgConnectOptions,
-        connections: usize,
+        options: &Options,
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Self {
         let get = Get { keys: log.keys().clone() };
-        let get = gather::start(get, service, "rollcall-read", connections, tasks, shutdown);
-        Self { log, get }
+        let get = gather::start(get, service, "rollcall-read", options.connections, tasks, shutdown);
+        let cache = Arc::new(Cache::new(options.cache_bytes, Changes::follow(&log, tasks, shutdown)));
+        let (swept, until) = (Arc::clone(&cache), shutdown.clone());
+        tasks.spawn(async move { until.run_until_cancelled(swept.sweep()).await });
+        Self { log, get, cache }
     }
 
     /// The partition of a user's stream: what a reader of that user waits on.
@@ -90,6 +104,38 @@ impl Queries {
     pub fn parked(&self, progress: &Progress, tenant: &str, ids: &[String]) -> Vec<(Partition, Position)> {
         let ids = if progress.any_parked() { ids } else { &[] };
         ids.iter().filter_map(|id| progress.parked(&StreamId::new(tenant, USER, id.as_str()))).collect()
+    }
+
+    /// Where a user's stream is, without a copy of its name.
+    pub fn stream(&self, tenant: &str, id: &str) -> StreamHash {
+        StreamHash::of(tenant, USER, id)
+    }
+
+    /// A user as an answer that was made a moment ago shows it, where that one shows all events up to a position, and all
+    /// that are older than 100 ms.
+    pub fn shown(&self, serving: &Serving, stream: StreamHash, up_to: Position) -> Option<Shown> {
+        self.cache.get(serving, stream, up_to)
+    }
+
+    /// A user as an answer shows it, read now; concurrent calls share a statement. It is kept for [`shown`](Self::shown).
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn show(&self, serving: &Serving, tenant: &str, id: &str) -> Result<Option<Shown>, GetError> {
+        let stream = StreamId::new(tenant, USER, id);
+        // Before the row is read.
+        let place = self.cache.place(serving, &stream);
+        let Some(row) = self.get.get((serving.version, stream)).await? else { return Ok(None) };
+        let shown = Shown {
+            body: row.to_json(tenant).into(),
+            version: row.version,
+            partition: row.partition,
+            position: row.position,
+        };
+        if let Some(place) = place {
+            self.cache.keep(place, serving, shown.clone());
+        }
+        Ok(Some(shown))
     }
 
     /// One profile of a version; concurrent calls share a statement.

@@ -30,7 +30,9 @@ type Rows = BTreeMap<String, (Profile, u64, u64, (String, String, Vec<i32>))>;
 
 pub async fn rows(test: &Test, users: &Users) -> Rows {
     let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
-    let queries = profiles::Queries::start(test.log.clone(), &test.provisioned.service, 1, &tasks, &shutdown);
+    let options = profiles::Options { connections: 1, cache_bytes: 1 << 20 };
+    let queries =
+        profiles::Queries::start(test.log.clone(), &test.provisioned.service, &options, &tasks, &shutdown);
     let ids: Vec<String> = users.0.values().map(|user| user.stream.aggregate_id.to_string()).collect();
     let found = queries.get_many(PROFILES, TENANT, &ids).await.unwrap();
     shutdown.cancel();

@@ -1,6 +1,7 @@
 //! The read models and the publisher on a real PostgreSQL and a real nats-server.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod cache;
 mod drift;
 mod laws;
 mod leases;

@@ -38,7 +38,7 @@ async fn rounds(test: &Test, users: &mut Users, rounds: std::ops::Range<u32>) {
 }
 
 /// Makes an event of a user unreadable.
-async fn poison(test: &Test, users: &Users, user: u8, sequence: u64) {
+pub async fn poison(test: &Test, users: &Users, user: u8, sequence: u64) {
     let id = &users.0[&user].stream.aggregate_id;
     test.forge(&format!(
         "UPDATE log.events SET event_type = 'Poisoned' || event_type WHERE aggregate_id = '{id}' AND sequence = {sequence}"
@@ -46,16 +46,16 @@ async fn poison(test: &Test, users: &Users, user: u8, sequence: u64) {
     .await;
 }
 
-async fn cure(test: &Test) {
+pub async fn cure(test: &Test) {
     test.forge("UPDATE log.events SET event_type = substr(event_type, 9) WHERE event_type LIKE 'Poisoned%'")
         .await;
 }
 
-async fn parked(test: &Test) -> Vec<Parked> {
+pub async fn parked(test: &Test) -> Vec<Parked> {
     operator::list(&mut test.superuser().await, &Sought::default()).await.unwrap()
 }
 
-async fn retry(test: &Test) -> Vec<Outcome> {
+pub async fn retry(test: &Test) -> Vec<Outcome> {
     let parked = parked(test).await;
     operator::retry(&mut test.superuser().await, &parked, PATIENCE).await.unwrap()
 }

@@ -18,11 +18,16 @@ use rollcall_edge::{
 };
 use rollcall_projections::{
     Progress, gather,
-    profiles::{Filter, GetError, Row, Sought},
+    profiles::{Filter, GetError, Row, Shown, Sought},
+    progress::Serving,
 };
 
 use super::{unreadable, user_id};
-use crate::{QueryApi, consistency::Seen, schemas};
+use crate::{
+    QueryApi,
+    consistency::{Seen, now},
+    schemas,
+};
 
 const BODY_BYTES_MAX: usize = 256 * 1024;
 const IDS_MAX: usize = 1_000;
@@ -43,9 +48,66 @@ pub(crate) async fn get_user(
     tokens: Tokens,
     RawQuery(query): RawQuery,
 ) -> Result<Json, Problem> {
-    let (row, seen) = one(&api, &caller, &id, tokens, query.as_deref()).await?;
-    let body = row.to_json(caller.tenant.as_str());
-    Ok(Json::bytes(StatusCode::OK, body).etag(row.version).token(seen.token()))
+    let id = user_id(&id)?;
+    Query::parse(query.as_deref())?.finish()?;
+    let tenant = caller.tenant.as_str();
+    let (shown, mut seen) = match in_memory(&api, tenant, &id, &tokens)? {
+        Some(found) => found,
+        None => {
+            let (seen, serving) = settle(&api, tenant, &id, tokens).await?;
+            (
+                api.profiles
+                    .show(&serving, tenant, &id)
+                    .await
+                    .map_err(unread)?
+                    .ok_or_else(Problem::not_found)?,
+                seen,
+            )
+        }
+    };
+    seen.row(shown.partition, shown.position);
+    Ok(Json::bytes(StatusCode::OK, shown.body).etag(shown.version).token(seen.token()))
+}
+
+/// The user as it was shown a moment ago, where that is as good as a read now.
+fn in_memory(
+    api: &QueryApi,
+    tenant: &str,
+    id: &str,
+    tokens: &Tokens,
+) -> Result<Option<(Shown, Seen)>, Problem> {
+    // A token that this log cannot have given is refused by who waits for it.
+    if tokens.0.as_ref().is_some_and(|token| token.log_id() != api.log_id) {
+        return Ok(None);
+    }
+    let seen = Seen::of_log(tokens.clone(), api.log_id)?;
+    let stream = api.profiles.stream(tenant, id);
+    let serving = now(&api.profiles_serving)?;
+    let up_to = seen.position(stream.partition(serving.progress.partitions()));
+    Ok(api.profiles.shown(&serving, stream, up_to).map(|shown| (shown, seen)))
+}
+
+/// Waits until the user can be read as the tokens have seen it.
+async fn settle(
+    api: &QueryApi,
+    tenant: &str,
+    id: &String,
+    tokens: Tokens,
+) -> Result<(Seen, Serving), Problem> {
+    let partition = api.profiles.partition(tenant, id);
+    let parked = |progress: &Progress| api.profiles.parked(progress, tenant, std::slice::from_ref(id));
+    Seen::wait_unparked(tokens, api.log_id, &api.profiles_serving, Some(partition), parked).await
+}
+
+fn unread(error: GetError) -> Problem {
+    match error {
+        GetError::Overloaded => {
+            Problem::new(code::OVERLOADED, "too many reads are waiting").with_retry_after_s(1)
+        }
+        gather::Error::Stopping => Problem::unavailable("the service is stopping", 1),
+        gather::Error::Unreachable(_) => Problem::unavailable("the database cannot be read", 1),
+        gather::Error::Fetch(error) => unreadable(&*error),
+    }
 }
 
 /// Get a user's email preferences
@@ -102,19 +164,8 @@ async fn one(
     let id = user_id(id)?;
     Query::parse(query)?.finish()?;
     let tenant = caller.tenant.as_str();
-    let partition = api.profiles.partition(tenant, &id);
-    let parked = |progress: &Progress| api.profiles.parked(progress, tenant, std::slice::from_ref(&id));
-    let serving = &api.profiles_serving;
-    let (mut seen, version) =
-        Seen::wait_unparked(tokens, api.log_id, serving, Some(partition), parked).await?;
-    let row = api.profiles.get(version, tenant, &id).await.map_err(|error| match error {
-        GetError::Overloaded => {
-            Problem::new(code::OVERLOADED, "too many reads are waiting").with_retry_after_s(1)
-        }
-        gather::Error::Stopping => Problem::unavailable("the service is stopping", 1),
-        gather::Error::Unreachable(_) => Problem::unavailable("the database cannot be read", 1),
-        gather::Error::Fetch(error) => unreadable(&*error),
-    })?;
+    let (mut seen, serving) = settle(api, tenant, &id, tokens).await?;
+    let row = api.profiles.get(serving.version, tenant, &id).await.map_err(unread)?;
     let row = row.ok_or_else(Problem::not_found)?;
     seen.row(row.partition, row.position);
     Ok((row, seen))
@@ -291,8 +342,9 @@ pub(crate) async fn batch_get_users(
     let tenant = caller.tenant.as_str();
     let parked = |progress: &Progress| api.profiles.parked(progress, tenant, &ids);
     let serving = &api.profiles_serving;
-    let (mut seen, version) = Seen::wait_unparked(tokens, api.log_id, serving, None, parked).await?;
-    let rows = api.profiles.get_many(version, tenant, &ids).await.map_err(|error| unreadable(&error))?;
+    let (mut seen, serving) = Seen::wait_unparked(tokens, api.log_id, serving, None, parked).await?;
+    let rows =
+        api.profiles.get_many(serving.version, tenant, &ids).await.map_err(|error| unreadable(&error))?;
     let found: std::collections::HashSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     let missing: Vec<&String> = ids.iter().filter(|id| !found.contains(id.as_str())).collect();
     let missing = serde_json::to_string(&missing).expect("text is JSON");

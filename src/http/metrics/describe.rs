@@ -52,6 +52,11 @@ fn commands() {
     describe_counter!("rollcall_key_cache_hits_total", "Data keys found in the cache");
     describe_counter!("rollcall_key_cache_misses_total", "Data keys read from the vault");
     describe_gauge!("rollcall_key_cache_entries", "Data keys in the cache");
+    describe_counter!("rollcall_profile_cache_hits_total", "Reads of single users answered from memory");
+    describe_counter!(
+        "rollcall_profile_cache_misses_total",
+        "Reads of single users answered from the database"
+    );
 }
 
 fn projections() {
