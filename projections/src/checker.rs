@@ -281,11 +281,12 @@ const NOTE_WRONG: &str =
     "UPDATE projections.versions SET wrong_at = clock_timestamp() WHERE projection = $1 AND version = $2";
 
 /// The first version of a shape, where none serves and it has caught up. One that was made after it is a rebuild's, which
-/// makes its indexes and checks it by itself.
+/// makes its indexes and checks it by itself; so is one without indexes, the first or not, and the next rebuild goes on with it.
 async fn first<P: Projection>(connection: &mut PgConnection) -> Result<Option<First>, sqlx::Error> {
     let row = sqlx::query(
         "SELECT v.version, v.wrong_at IS NOT NULL FROM projections.versions v
          WHERE v.projection = $1 AND v.shape = $2 AND v.caught_up_at IS NOT NULL AND v.checked_at IS NULL
+           AND v.indexed_at IS NOT NULL
            AND NOT EXISTS (SELECT FROM projections.versions o
                            WHERE o.projection = $1 AND o.shape = $2 AND o.version < v.version)
            AND NOT EXISTS (SELECT FROM projections.serving s WHERE s.projection = $1 AND s.shape = $2)",

@@ -23,6 +23,8 @@ const TABLES: &str = "
         version      integer     NOT NULL,
         shape        integer     NOT NULL,
         made_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+        -- When it had all of its indexes; readers come after that.
+        indexed_at   timestamptz,
         -- When it first had come as far as the log; nothing reads it before.
         caught_up_at timestamptz,
         -- When one that serves by itself was found to be what the log says, or not to be.
@@ -198,6 +200,7 @@ impl Owner {
             let mut transaction = self.connection.begin().await?;
             transaction.execute("SET LOCAL maintenance_work_mem = '256MB'").await?;
             transaction.execute(version.sql(&sql).as_str()).await?;
+            note_indexed(&mut transaction, schema.name, number).await?;
             transaction.commit().await
         }
         .await;
@@ -300,6 +303,7 @@ pub async fn migrate(
             let version = Version { projection: schema.name, number };
             transaction.execute(version.sql(schema.indexes).as_str()).await?;
         }
+        note_indexed(&mut transaction, name, number).await?;
         crate::versions::promote(&mut transaction, name, shape).await?;
     }
     transaction.commit().await?;
@@ -350,6 +354,22 @@ async fn make(
             .await?;
     }
     Ok(number)
+}
+
+/// Notes that a version has its indexes, in the transaction that makes them.
+async fn note_indexed(
+    connection: &mut PgConnection,
+    projection: &str,
+    number: i32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE projections.versions SET indexed_at = clock_timestamp() WHERE projection = $1 AND version = $2",
+    )
+    .bind(projection)
+    .bind(number)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 async fn make_tables(

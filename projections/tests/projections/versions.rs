@@ -3,17 +3,24 @@
 use std::time::Duration;
 
 use rollcall_projections::{
-    profiles::SCHEMA,
+    checker::{self, Checker},
+    leases::{Member, Units},
+    profiles::{Profiles, SCHEMA},
+    progress::{Follower, Registry},
+    projector::Projector,
     schema::Version,
     tables::{Owner, turn_of},
+    versions::promote,
 };
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::{Instant, sleep};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     leases::until,
     runtime::profiles,
     support::{PARTITIONS, Test},
+    users::{Users, seats},
 };
 
 pub async fn owner(test: &Test) -> Owner {
@@ -51,4 +58,72 @@ async fn whether_a_version_has_caught_up_is_asked_only_while_one_has_not() {
     let caught_up = "SELECT count(caught_up_at) FROM projections.versions WHERE projection = 'profiles'";
     until(&test, caught_up, 2).await;
     process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_a_rebuild_left_without_its_indexes_is_not_checked_and_does_not_serve() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    for user in 0..8 {
+        users.wish(&test.log, user, seats(1)).await;
+    }
+    // The first version was wrong and is gone, and the rebuild that made the second is, too.
+    let mut owner = owner(&test).await;
+    owner.drop_version(Version { projection: SCHEMA.name, number: 1 }).await.unwrap();
+    assert_eq!(owner.make(&SCHEMA).await.unwrap(), 2);
+    owner.close().await.unwrap();
+
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let registry = Registry::new(PARTITIONS, [(SCHEMA.name, SCHEMA.shape)]);
+    let follower = Follower::start(test.log.clone(), registry.clone()).await.unwrap();
+    let mut member = Member::new(&test.provisioned.service);
+    let (log, service, of_registry) = (test.log.clone(), test.provisioned.service.clone(), registry.clone());
+    let (of_tasks, of_shutdown) = (tasks.clone(), shutdown.clone());
+    member.project(SCHEMA.name, SCHEMA.shape, Units::Partitions, move |version, share| {
+        let progress = of_registry.progress(version);
+        let projector = Projector::<Profiles>::new(version, log.clone(), &service, &share, progress);
+        of_tasks.spawn(projector.run(share, of_shutdown.clone()));
+    });
+    let serving = registry.serving(SCHEMA.name).unwrap();
+    let checker = Checker::new(test.log.clone(), &test.provisioned.service, &member, serving.clone());
+    tasks.spawn(follower.run(shutdown.clone()));
+    tasks.spawn(member.run(shutdown.clone()));
+    tasks.spawn(checker.run::<Profiles>(shutdown.clone()));
+
+    let said = |what| format!("SELECT count({what}) FROM projections.versions WHERE projection = 'profiles'");
+    until(&test, "SELECT count(*) FROM profiles_2.users", 8).await;
+    until(&test, &said("caught_up_at"), 1).await;
+    // Longer than a checker waits between two looks.
+    sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(test.number(&said("checked_at")).await + test.number(&said("served_at")).await, 0);
+    assert!(serving.borrow().is_none());
+
+    let mut owner = self::owner(&test).await;
+    owner.make_indexes(&SCHEMA, 2).await.unwrap();
+    owner.close().await.unwrap();
+    until(&test, &said("served_at"), 1).await;
+    shutdown.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
+#[tokio::test]
+async fn on_an_empty_log_too_a_version_serves_with_its_indexes_alone_and_never_where_it_is_wrong() {
+    let test = Test::new().await;
+    let mut owner = owner(&test).await;
+    owner.drop_version(Version { projection: SCHEMA.name, number: 1 }).await.unwrap();
+    let mut superuser = test.superuser().await;
+    let serves = "SELECT coalesce(sum(version), 0) FROM projections.serving WHERE projection = 'profiles'";
+    for number in 2..4 {
+        assert_eq!(owner.make(&SCHEMA).await.unwrap(), number);
+    }
+    promote(&mut superuser, SCHEMA.name, SCHEMA.shape).await.unwrap();
+    assert_eq!(test.number(serves).await, 0);
+    for number in 2..4 {
+        owner.make_indexes(&SCHEMA, number).await.unwrap();
+    }
+    checker::note_wrong(&mut superuser, Version { projection: SCHEMA.name, number: 3 }).await.unwrap();
+    promote(&mut superuser, SCHEMA.name, SCHEMA.shape).await.unwrap();
+    assert_eq!(test.number(serves).await, 2);
+    owner.close().await.unwrap();
 }
