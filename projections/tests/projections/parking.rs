@@ -287,8 +287,7 @@ async fn what_is_discarded_while_its_stream_is_being_tried_is_done_without_in_se
     let mut connection = test.superuser().await;
     let nobody_waits = Duration::ZERO;
     operator::retry(&mut connection, std::slice::from_ref(&one), nobody_waits).await.unwrap();
-    let begun =
-        "SELECT count(*) FROM projections.parked WHERE retry_at > clock_timestamp() + interval '90 s'";
+    let begun = "SELECT count(*) FROM projections.parked WHERE NOT asked AND retry_at > clock_timestamp()";
     tokio::time::timeout(PATIENCE, async {
         while test.number(begun).await == 0 {
             sleep(Duration::from_millis(20)).await;
@@ -302,6 +301,48 @@ async fn what_is_discarded_while_its_stream_is_being_tried_is_done_without_in_se
     let outcome = discard(&test, "user-0").await;
     assert!(matches!(&outcome, Outcome::Parked(now) if now.sequence == one.sequence + 1), "{outcome:?}");
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn what_passes_while_one_stream_is_tried_puts_off_no_other_and_forgets_nobodys_request() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    rounds(&test, &mut users, 0..4).await;
+    for user in 0..8 {
+        poison(&test, &users, user, 3).await;
+    }
+    let process = profiles(&test, &test.another_log().await).await;
+    test.wait(&process.progress).await;
+    assert_eq!(parked(&test).await.len(), 8);
+    cure(&test).await;
+    // The disk is full for the first that is tried, and nobody else.
+    test.execute(
+        "CREATE SEQUENCE public.tried;
+         CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+             $$ BEGIN
+                 IF nextval('public.tried') = 1 THEN RAISE EXCEPTION 'no' USING ERRCODE = '53100'; END IF;
+                 RETURN NEW;
+             END $$;
+         CREATE TRIGGER full_disk BEFORE UPDATE ON profiles_1.users FOR EACH ROW EXECUTE FUNCTION public.refuse()",
+    )
+    .await;
+    let asked = parked(&test).await;
+    operator::retry(&mut test.superuser().await, &asked, Duration::ZERO).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while parked(&test).await.len() > 1 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+    // That one has its turn in a minute, and not in the two that nobody's asking would make of it.
+    let soon =
+        "SELECT count(*) FROM projections.parked WHERE retry_at <= clock_timestamp() + interval '1 minute'";
+    assert_eq!(test.number(soon).await, 1);
+    test.execute("UPDATE projections.parked SET retry_at = clock_timestamp()").await;
+    until_none_is_parked(&test).await;
+    assert_folded(&rows(&test, &users).await, &users);
     process.stop().await;
 }
 
