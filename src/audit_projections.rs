@@ -279,7 +279,7 @@ impl<P: Projection> Work<'_, P> {
     async fn compare(&mut self, streams: &[rollcall_event_store::StreamId]) -> anyhow::Result<()> {
         self.streams += streams.len() as u64;
         let Compared { drifts, parked, unfolded } =
-            drift::compare(self.log, &self.projection, self.connection, self.version, streams).await?;
+            drift::compare(self.log, &self.projection, self.connection, self.version, streams, None).await?;
         self.parked += parked;
         for drift in drifts {
             self.tell(drift).await?;
@@ -356,7 +356,7 @@ impl<P: Projection> Work<'_, P> {
     async fn still(&mut self, drift: &Drift) -> anyhow::Result<bool> {
         let streams = std::slice::from_ref(&drift.stream);
         let found =
-            drift::compare(self.log, &self.projection, self.connection, self.version, streams).await?;
+            drift::compare(self.log, &self.projection, self.connection, self.version, streams, None).await?;
         Ok(!(found.drifts.is_empty() && found.unfolded.is_empty()))
     }
 

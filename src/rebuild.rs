@@ -317,7 +317,7 @@ async fn check<P: Projection>(
     connection: &mut PgConnection,
     version: Version,
 ) -> anyhow::Result<()> {
-    let found = checker::check::<P>(log, connection, version).await?;
+    let found = checker::check::<P>(log, connection, version, None).await?;
     if !matches!(found, Found::Alike { .. }) {
         checker::note_wrong(connection, version).await?;
         let version = version.qualifier();
