@@ -86,8 +86,11 @@ pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
     let url = settings.database.named()?;
     let provisioned = attach(url.expose(), &KeyFile::named(&settings)?).await?;
     let log = Log::open(&provisioned, LogOptions { expires_records: false, ..LogOptions::default() }).await?;
-    // Rows are counted in one statement.
-    let options = session(&provisioned.service, "rollcall-audit").options([("statement_timeout", "0")]);
+    let options = session(&provisioned.service, "rollcall-audit").options([
+        // Rows are counted in one statement; the server must notice where nobody waits for it any more.
+        ("statement_timeout", "0"),
+        ("client_connection_check_interval", "10s"),
+    ]);
     let audit = async {
         let mut connection = PgConnection::connect_with(&options).await?;
         let mut left = Left::default();

@@ -111,6 +111,8 @@ async fn of<P: Projection>(settings: &Settings, wish: Wish) -> anyhow::Result<()
                 ("statement_timeout", "0"),
                 ("lock_timeout", "30s"),
                 ("idle_in_transaction_session_timeout", "60s"),
+                // Rows of years are counted in one statement: the server must notice where nobody waits for it any more.
+                ("client_connection_check_interval", "10s"),
             ]),
     )
     .await?;

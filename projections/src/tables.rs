@@ -146,6 +146,8 @@ impl Owner {
             ("tcp_keepalives_idle", "10"),
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
+            // Also in the middle of a statement of hours, which would go on for nobody.
+            ("client_connection_check_interval", "10s"),
             // Nor may a frozen one hold them for ever.
             ("idle_in_transaction_session_timeout", "60s"),
             ("default_transaction_isolation", r"read\ committed"),

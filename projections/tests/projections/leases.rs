@@ -243,6 +243,15 @@ const BEHIND: &str = "SELECT count(*) FROM projections.checkpoints c
 const WAITING: &str =
     "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'profiles_2.users'::regclass";
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_owner_of_the_read_models_began_ends_with_its_process() {
+    let indexing = Indexing::begin().await;
+    // Nobody waits for the answer any more, and the connection is closed.
+    indexing.made.abort();
+    until(&indexing.test, WAITING, 0).await;
+    indexing.goes_on().await;
+}
+
 /// A version beside the first one, whose indexes are being made and are not done before `unlock` ends, while events come.
 struct Indexing {
     test: Test,
