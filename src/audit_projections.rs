@@ -90,6 +90,8 @@ pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
         // Rows are counted in one statement; the server must notice where nobody waits for it any more.
         ("statement_timeout", "0"),
         ("client_connection_check_interval", "10s"),
+        // Streams are folded between two statements.
+        ("idle_in_transaction_session_timeout", "60s"),
     ]);
     let audit = async {
         let mut connection = PgConnection::connect_with(&options).await?;
