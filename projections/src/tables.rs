@@ -119,6 +119,11 @@ const LOOKS_EVERY: Duration = Duration::from_millis(20);
 /// From what size of a version's tables on. Indexes of less are made in the second that pausing costs, and batches may wait
 /// for that.
 const PAUSES_FROM_BYTES: i64 = 64 << 20;
+/// How long each lock of a version that is dropped is waited for; whoever wants the tables queues behind that.
+const DROPS_LOCK_WITHIN: &str = "SET LOCAL lock_timeout = '2s'";
+/// How long a version is tried to be dropped, and how long others have theirs in between.
+const DROPS_WITHIN: Duration = Duration::from_secs(10);
+const DROPS_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often who waits for its turn asks again. A statement that waited for it would hold a snapshot all the while.
 const TURN_ASKED_EVERY: Duration = Duration::from_millis(100);
 
@@ -242,21 +247,59 @@ impl Owner {
         Ok(())
     }
 
-    /// Takes a version away, with all that is kept of it. No reader may look at it any more.
+    /// Takes a version away, with all that is kept of it. No reader may look at it any more. Who does all the same, as a
+    /// backup, is waited for, but not for long at a time: whoever else wants the tables queues behind this.
     ///
     /// # Errors
-    /// Where the database refuses.
-    pub async fn drop_version(&mut self, version: Version) -> Result<(), sqlx::Error> {
+    /// [`NotDropped::InUse`] where that does not end in time, or where the database refuses.
+    pub async fn drop_version(&mut self, version: Version) -> Result<(), NotDropped> {
+        let begun = Instant::now();
+        loop {
+            let error = match self.try_to_drop(version).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+            if !matches!(&*code, LOCK_NOT_AVAILABLE | DEADLOCK_DETECTED) {
+                return Err(error.into());
+            }
+            if begun.elapsed() >= DROPS_WITHIN {
+                return Err(NotDropped::InUse { by: self.users(version).await?, source: error });
+            }
+            sleep(DROPS_AGAIN_AFTER).await;
+        }
+    }
+
+    /// In the order in which others lock: leases and checkpoints as whoever takes a lease, then tables and parked streams as
+    /// a batch.
+    async fn try_to_drop(&mut self, version: Version) -> Result<(), sqlx::Error> {
         let mut transaction = self.connection.begin().await?;
-        for table in ["parked", "skipped", "serving", "leases", "checkpoints", "versions"] {
-            sqlx::query(&format!("DELETE FROM projections.{table} WHERE projection = $1 AND version = $2"))
-                .bind(version.projection)
-                .bind(version.number)
-                .execute(&mut *transaction)
-                .await?;
+        transaction.execute(DROPS_LOCK_WITHIN).await?;
+        for table in ["leases", "checkpoints"] {
+            delete(&mut transaction, table, version).await?;
         }
         transaction.execute(version.sql("DROP SCHEMA {schema} CASCADE").as_str()).await?;
+        for table in ["parked", "skipped", "serving", "versions"] {
+            delete(&mut transaction, table, version).await?;
+        }
         transaction.commit().await
+    }
+
+    /// Who holds a version's tables, a few of them, by the names of their sessions.
+    async fn users(&mut self, version: Version) -> Result<String, sqlx::Error> {
+        let users: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT coalesce(nullif(a.application_name, ''), 'a session') || ' (process ' || a.pid || ')'
+             FROM pg_locks l
+             JOIN pg_class c ON c.oid = l.relation AND c.relnamespace = $1::regnamespace
+             JOIN pg_stat_activity a ON a.pid = l.pid
+             WHERE l.granted AND l.pid <> pg_backend_pid()
+               AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+             ORDER BY 1 LIMIT 5",
+        )
+        .bind(version.qualifier())
+        .fetch_all(&mut self.connection)
+        .await?;
+        Ok(if users.is_empty() { "others".to_owned() } else { users.join(", ") })
     }
 
     /// # Errors
@@ -265,6 +308,28 @@ impl Owner {
         self.connection.close().await
     }
 }
+
+async fn delete(connection: &mut PgConnection, table: &str, version: Version) -> Result<(), sqlx::Error> {
+    sqlx::query(&format!("DELETE FROM projections.{table} WHERE projection = $1 AND version = $2"))
+        .bind(version.projection)
+        .bind(version.number)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Why a version is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum NotDropped {
+    #[error("its tables are in use by {by}: run this again when that has ended")]
+    InUse { by: String, source: sqlx::Error },
+    #[error("the database refused")]
+    Database(#[from] sqlx::Error),
+}
+
+/// SQLSTATEs of a lock that was not to be had in time.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+const DEADLOCK_DETECTED: &str = "40P01";
 
 /// Makes what is missing, with the owner's rights; safe to run twice and at once. A version of a shape that is new is
 /// filled by whoever projects it, and serves once it has caught up and was checked; on an empty log it serves at once.

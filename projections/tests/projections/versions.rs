@@ -9,10 +9,10 @@ use rollcall_projections::{
     progress::{Follower, Registry},
     projector::Projector,
     schema::Version,
-    tables::{Owner, turn_of},
+    tables::{NotDropped, Owner, turn_of},
     versions::promote,
 };
-use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 use tokio::time::{Instant, sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -57,6 +57,44 @@ async fn whether_a_version_has_caught_up_is_asked_only_while_one_has_not() {
     owner(&test).await.make(&SCHEMA).await.unwrap();
     let caught_up = "SELECT count(caught_up_at) FROM projections.versions WHERE projection = 'profiles'";
     until(&test, caught_up, 2).await;
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_whose_tables_are_read_is_not_dropped_and_meanwhile_nothing_waits_for_long() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    let mut owner = owner(&test).await;
+    assert_eq!(owner.make(&SCHEMA).await.unwrap(), 2);
+    let process = profiles(&test, &test.log).await;
+    let mut backup = test.provisioned.service.clone().application_name("backup").connect().await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE profiles_2.users IN ACCESS SHARE MODE")
+        .execute(&mut backup)
+        .await
+        .unwrap();
+    let second = Version { projection: SCHEMA.name, number: 2 };
+    let dropped = tokio::spawn(async move { (owner.drop_version(second).await, owner) });
+    let mut round = 0;
+    while !dropped.is_finished() {
+        round += 1;
+        for user in 0..8 {
+            users.wish(&test.log, user, seats(round)).await;
+        }
+        test.wait(&process.progress).await;
+        sleep(Duration::from_millis(100)).await;
+    }
+    let (refused, mut owner) = dropped.await.unwrap();
+    let Err(NotDropped::InUse { by, .. }) = refused else { panic!("{refused:?}") };
+    assert!(by.contains("backup (process "), "{by}");
+    // It is all there, and fed.
+    let behind = "SELECT count(*) FROM projections.positions c JOIN log.heads p USING (partition)
+         WHERE c.projection = 'profiles' AND c.position <> p.position";
+    until(&test, behind, 0).await;
+    assert_eq!(test.number("SELECT count(*) FROM profiles_2.users").await, 8);
+    sqlx::raw_sql("COMMIT").execute(&mut backup).await.unwrap();
+    owner.drop_version(second).await.unwrap();
+    owner.close().await.unwrap();
+    assert_eq!(test.number("SELECT count(*) FROM pg_namespace WHERE nspname = 'profiles_2'").await, 0);
     process.stop().await;
 }
 
