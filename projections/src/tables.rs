@@ -155,22 +155,31 @@ impl Owner {
             ("client_connection_check_interval", "10s"),
             // Nor may a frozen one hold them for ever.
             ("idle_in_transaction_session_timeout", "60s"),
+            // It has the turn while others fill the version.
+            ("idle_session_timeout", "0"),
             ("default_transaction_isolation", r"read\ committed"),
         ]);
-        let mut connection = PgConnection::connect_with(&owner).await?;
+        let mut connection = bounded(PgConnection::connect_with(&owner)).await?;
         let mut waits = Some(waits);
-        while !sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-            .bind(turn)
-            .fetch_one(&mut connection)
-            .await?
+        while !bounded(
+            sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)")
+                .bind(turn)
+                .fetch_one(&mut connection),
+        )
+        .await?
         {
             if let Some(waits) = waits.take() {
                 waits();
             }
             sleep(TURN_ASKED_EVERY).await;
         }
-        connection.execute("SET client_min_messages = warning").await?;
+        bounded(connection.execute("SET client_min_messages = warning")).await?;
         Ok(Self { connection, service_role: service_role.to_owned(), partitions })
+    }
+
+    /// The session that has the turn: who lost it can write nothing with it.
+    pub fn session(&mut self) -> &mut PgConnection {
+        &mut self.connection
     }
 
     /// Makes a further version of a read model, empty and without the indexes that only readers need; it is fed from now on.
@@ -196,8 +205,8 @@ impl Owner {
         let pauses = self.size(version).await? >= PAUSES_FROM_BYTES;
         if pauses {
             // The server ends a session whose process froze, and with it the pause.
-            self.connection.execute("SET idle_session_timeout = '60s'").await?;
-            pause("SELECT pg_advisory_lock($1, $2)").execute(&mut self.connection).await?;
+            bounded(self.connection.execute("SET idle_session_timeout = '60s'")).await?;
+            bounded(pause("SELECT pg_advisory_lock($1, $2)").execute(&mut self.connection)).await?;
         }
         let made = async {
             if pauses {
@@ -212,34 +221,29 @@ impl Owner {
         }
         .await;
         if pauses {
-            pause("SELECT pg_advisory_unlock($1, $2)").execute(&mut self.connection).await?;
-            self.connection.execute("RESET idle_session_timeout").await?;
+            bounded(pause("SELECT pg_advisory_unlock($1, $2)").execute(&mut self.connection)).await?;
+            bounded(self.connection.execute("SET idle_session_timeout = 0")).await?;
         }
         made
     }
 
     async fn size(&mut self, version: Version) -> Result<i64, sqlx::Error> {
-        sqlx::query_scalar(
+        let size = sqlx::query_scalar(
             "SELECT coalesce(sum(pg_table_size(c.oid)), 0)::int8 FROM pg_class c
              WHERE c.relnamespace = $1::regnamespace AND c.relkind = 'r'",
-        )
-        .bind(version.qualifier())
-        .fetch_one(&mut self.connection)
-        .await
+        );
+        bounded(size.bind(version.qualifier()).fetch_one(&mut self.connection)).await
     }
 
     async fn until_nobody_works(&mut self, version: Version) -> Result<(), sqlx::Error> {
         let begun = Instant::now();
         while begun.elapsed() < PAUSES_WITHIN {
-            let held: bool = sqlx::query_scalar(
+            let held = sqlx::query_scalar::<_, bool>(
                 "SELECT EXISTS (SELECT FROM projections.leases
                                 WHERE projection = $1 AND version = $2 AND holder IS NOT NULL)",
-            )
-            .bind(version.projection)
-            .bind(version.number)
-            .fetch_one(&mut self.connection)
-            .await?;
-            if !held {
+            );
+            let held = held.bind(version.projection).bind(version.number);
+            if !bounded(held.fetch_one(&mut self.connection)).await? {
                 return Ok(());
             }
             sleep(LOOKS_EVERY).await;
