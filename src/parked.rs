@@ -155,7 +155,7 @@ pub fn run(action: &Action) -> anyhow::Result<()> {
                     version: None,
                 };
                 let mut connection = connect(flags).await?;
-                let parked = operator::list(&mut connection, &sought).await?;
+                let parked = operator::all(&mut connection, &sought).await?;
                 if parked.is_empty() && !all {
                     bail!(NOT_THERE);
                 }

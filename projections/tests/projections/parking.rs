@@ -592,6 +592,32 @@ async fn when_too_much_is_parked_the_partition_stops() {
     process.stop().await;
 }
 
+#[tokio::test]
+async fn however_many_streams_are_parked_all_of_them_are_tried_again() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    rounds(&test, &mut users, 0..1).await;
+    test.execute(
+        "INSERT INTO projections.parked (position, sequence, event_id, parked_at, tried_at, retry_at, version, partition,
+             tries, projection, tenant_id, aggregate_type, aggregate_id, event_type, error)
+         SELECT 1, 1, gen_random_uuid(), now(), now(), now() + interval '1 day', 1, n % 4, 1, 'profiles', 'acme', 'user',
+                'other-' || n, 'X', 'x'
+         FROM generate_series(1, 2500) AS n",
+    )
+    .await;
+    let mut connection = test.superuser().await;
+    let all = operator::all(&mut connection, &Sought::default()).await.unwrap();
+    let ids: BTreeSet<&str> = all.iter().map(|one| &*one.aggregate_id).collect();
+    assert_eq!((all.len(), ids.len()), (2_500, 2_500));
+    // Nobody is there to try them.
+    let outcomes = operator::retry(&mut connection, &all, Duration::ZERO).await.unwrap();
+    assert_eq!(outcomes.len(), 2_500);
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Untried)));
+    assert_eq!(test.number("SELECT count(*) FROM projections.parked WHERE asked").await, 2_500);
+    let sought = Sought { id: Some("other-7".to_owned()), ..Sought::default() };
+    assert_eq!(operator::all(&mut connection, &sought).await.unwrap().len(), 1);
+}
+
 #[test]
 fn whatever_is_poisoned_the_healthy_are_folded_and_after_the_cure_all_are() {
     let config = Config { cases: 6, failure_persistence: None, ..Config::default() };
