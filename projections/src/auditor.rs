@@ -130,7 +130,8 @@ impl Auditor {
         let events_max = Some(drift::BACKGROUND_EVENTS_MAX);
         let compare = drift::compare(&self.log, &projection, &mut connection, version, &both, events_max);
         let Compared { drifts: mut found, unfolded, .. } = bounded(compare).await?;
-        let row = self.seen.row.take();
+        // Where it fails, the same page is next.
+        let row = self.seen.row.clone();
         let swept =
             bounded(drift::sweep(&projection, &mut connection, row.as_ref(), self.options.rows)).await?;
         connection.done();
