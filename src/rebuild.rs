@@ -119,12 +119,16 @@ async fn of<P: Projection>(settings: &Settings, wish: Wish) -> anyhow::Result<()
     ))
     .await?;
     let name = P::SCHEMA.name;
-    let before = bounded(versions::newest_served(&mut connection, P::SCHEMA)).await?;
+    let mut before = bounded(versions::newest_served(&mut connection, P::SCHEMA)).await?;
     let serving = bounded(versions::made(&mut connection, P::SCHEMA)).await?.serving;
     // One rebuild at a time: whoever comes second waits here, and then finds the work done or goes on with it.
     let (role, partitions) = (provisioned.service.get_username(), provisioned.partitions);
-    let mut owner = Owner::connect(&owner, role, partitions, tables::turn_of(name), || {
+    let turn = tables::turn_of(name);
+    let mut owner = Owner::connect(&owner, role, partitions, turn, async |session| {
+        // It may have switched already.
+        before = bounded(versions::newest_before_turn(session, P::SCHEMA, turn)).await?;
         println!("waiting for another rebuild of {name}");
+        Ok(())
     })
     .await?;
     let made = bounded(versions::made(&mut connection, P::SCHEMA)).await?;

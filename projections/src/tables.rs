@@ -135,7 +135,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// `waits` is called where somebody else has the turn, once.
+    /// `waits` is called where somebody else has the turn, once, with a session that does not have it.
     ///
     /// # Errors
     /// Where the database cannot be reached.
@@ -144,7 +144,7 @@ impl Owner {
         service_role: &str,
         partitions: u16,
         turn: i64,
-        waits: impl FnOnce(),
+        waits: impl AsyncFnOnce(&mut PgConnection) -> Result<(), sqlx::Error>,
     ) -> Result<Self, sqlx::Error> {
         // It may hold locks for hours: the server must notice where this host is gone.
         let owner = owner.clone().disable_statement_logging().options([
@@ -169,7 +169,7 @@ impl Owner {
         .await?
         {
             if let Some(waits) = waits.take() {
-                waits();
+                waits(&mut connection).await?;
             }
             sleep(TURN_ASKED_EVERY).await;
         }
@@ -345,7 +345,7 @@ pub async fn migrate(
     service_role: &str,
     partitions: u16,
 ) -> Result<(), sqlx::Error> {
-    let mut owner = Owner::connect(owner, service_role, partitions, TURN, || {}).await?;
+    let mut owner = Owner::connect(owner, service_role, partitions, TURN, async |_| Ok(())).await?;
     let mut transaction = owner.connection.begin().await?;
     transaction.execute(TABLES).await?;
     transaction.execute(parking::table::TABLES).await?;

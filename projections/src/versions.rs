@@ -157,6 +157,32 @@ pub async fn newest_served(
     Ok(number.map(|number| Version { projection: schema.name, number }))
 }
 
+/// The newest version that had ever served when the session began that has a turn now. Who waits for the turn must not take what
+/// its holder has let serve already for something that was there before.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn newest_before_turn(
+    connection: &mut PgConnection,
+    schema: &Schema,
+    turn: i64,
+) -> Result<Option<Version>, sqlx::Error> {
+    let number: Option<i32> = sqlx::query_scalar(
+        "SELECT max(v.version) FROM projections.versions v
+         WHERE v.projection = $1 AND v.shape = $2 AND v.served_at IS NOT NULL AND NOT EXISTS (
+             SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+             WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+               AND l.classid::int8 << 32 | l.objid::int8 = $3 AND v.served_at >= a.backend_start
+               AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))",
+    )
+    .bind(schema.name)
+    .bind(schema.shape)
+    .bind(turn)
+    .fetch_one(connection)
+    .await?;
+    Ok(number.map(|number| Version { projection: schema.name, number }))
+}
+
 /// Whether queries of a shape read a version now.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Switched {

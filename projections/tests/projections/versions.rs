@@ -26,7 +26,7 @@ use crate::{
 pub async fn owner(test: &Test) -> Owner {
     let (options, role): (PgConnectOptions, _) =
         (test.owner.parse().unwrap(), test.provisioned.service.get_username());
-    Owner::connect(&options, role, PARTITIONS, turn_of(SCHEMA.name), || {}).await.unwrap()
+    Owner::connect(&options, role, PARTITIONS, turn_of(SCHEMA.name), async |_| Ok(())).await.unwrap()
 }
 
 #[tokio::test]
