@@ -86,8 +86,13 @@ pub async fn run(settings: Settings, wish: Wish) -> anyhow::Result<()> {
     let url = settings.database.named()?;
     let provisioned = attach(url.expose(), &KeyFile::named(&settings)?).await?;
     let log = Log::open(&provisioned, LogOptions { expires_records: false, ..LogOptions::default() }).await?;
-    // Rows are counted in one statement.
-    let options = session(&provisioned.service, "rollcall-audit").options([("statement_timeout", "0")]);
+    let options = session(&provisioned.service, "rollcall-audit").options([
+        // Rows are counted in one statement; the server must notice where nobody waits for it any more.
+        ("statement_timeout", "0"),
+        ("client_connection_check_interval", "10s"),
+        // Streams are folded between two statements.
+        ("idle_in_transaction_session_timeout", "60s"),
+    ]);
     let audit = async {
         let mut connection = PgConnection::connect_with(&options).await?;
         let mut left = Left::default();
@@ -279,7 +284,7 @@ impl<P: Projection> Work<'_, P> {
     async fn compare(&mut self, streams: &[rollcall_event_store::StreamId]) -> anyhow::Result<()> {
         self.streams += streams.len() as u64;
         let Compared { drifts, parked, unfolded } =
-            drift::compare(self.log, &self.projection, self.connection, self.version, streams).await?;
+            drift::compare(self.log, &self.projection, self.connection, self.version, streams, None).await?;
         self.parked += parked;
         for drift in drifts {
             self.tell(drift).await?;
@@ -356,7 +361,7 @@ impl<P: Projection> Work<'_, P> {
     async fn still(&mut self, drift: &Drift) -> anyhow::Result<bool> {
         let streams = std::slice::from_ref(&drift.stream);
         let found =
-            drift::compare(self.log, &self.projection, self.connection, self.version, streams).await?;
+            drift::compare(self.log, &self.projection, self.connection, self.version, streams, None).await?;
         Ok(!(found.drifts.is_empty() && found.unfolded.is_empty()))
     }
 

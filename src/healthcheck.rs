@@ -9,14 +9,15 @@ use anyhow::{Context, bail};
 
 use crate::{
     config::{Config, Flags, Settings},
-    process,
+    process, ready,
 };
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// What to ask, or an address alone for its /readyz; /readyz at the configured address if not given.
+    /// What to ask, or an address alone for its /readyz; if not given, /readyz at the configured address, or of the
+    /// "rollcall up" that runs in the data directory.
     #[arg(value_parser = url)]
     url: Option<reqwest::Url>,
     #[command(flatten)]
@@ -30,8 +31,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         Some(url) => url.clone(),
         None => {
             let settings = Settings::read(&Config::load(&options.flags)?)?;
-            let address = settings.http.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
-            format!("http://{}/readyz", reachable(address)).parse().context("http")?
+            format!("http://{}/readyz", reachable(address(&settings)?)).parse().context("http")?
         }
     };
     process::runtime()?.block_on(async {
@@ -50,6 +50,23 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         };
         bail!("{url} is answered with {}{hint}", answer.status())
     })
+}
+
+/// Where the process that is meant listens.
+fn address(settings: &Settings) -> anyhow::Result<SocketAddr> {
+    if let Some(address) = settings.http {
+        return Ok(address);
+    }
+    if let Some(directory) = &settings.data_dir
+        && let Some(urls) = ready::Urls::of_up(directory)?
+    {
+        return urls
+            .http
+            .trim_start_matches("http://")
+            .parse()
+            .context("the address of the rollcall up there");
+    }
+    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))
 }
 
 /// A URL, or what people write for one: `127.0.0.1:8080`.

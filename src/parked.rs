@@ -155,7 +155,7 @@ pub fn run(action: &Action) -> anyhow::Result<()> {
                     version: None,
                 };
                 let mut connection = connect(flags).await?;
-                let parked = operator::list(&mut connection, &sought).await?;
+                let parked = operator::all(&mut connection, &sought).await?;
                 if parked.is_empty() && !all {
                     bail!(NOT_THERE);
                 }
@@ -304,11 +304,13 @@ fn missing(parked: &Parked) -> String {
              turn."
         }
         ("profiles", _) => {
-            "What this event changed will be missing from the profile, in every version of the read model; version and \
-             later events count on."
+            "What this event changed will be missing from the profile, in every version of the read model that has yet to apply \
+             it, and in all that are made later; version and later events count on."
         }
         ("audit", _) => "GET /audit will not list this event; the user's own history has it still.",
-        _ => "This event will be missing from the read model, in every version of it.",
+        _ => {
+            "This event will be missing from the read model, in every version of it that has yet to apply it."
+        }
     };
     format!("{what} The log keeps it. This cannot be undone.\n")
 }

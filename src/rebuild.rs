@@ -12,7 +12,7 @@ use std::{io::IsTerminal, time::Duration};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rollcall_event_store::{
-    Log,
+    Log, bounded,
     migrate::{self, Provisioned, attach},
     session,
 };
@@ -104,28 +104,36 @@ async fn of<P: Projection>(settings: &Settings, wish: Wish) -> anyhow::Result<()
     let key = KeyFile::named(settings)?;
     let provisioned = attach(url.expose(), &key).await?;
     let owner = migrate::parse_url(url.expose())?;
-    let mut connection = PgConnection::connect_with(
+    let mut connection = bounded(PgConnection::connect_with(
         &session(&provisioned.service, "rollcall-rebuild")
             // Streams are folded between two statements.
             .options([
                 ("statement_timeout", "0"),
                 ("lock_timeout", "30s"),
                 ("idle_in_transaction_session_timeout", "60s"),
+                // Rows of years are counted in one statement: the server must notice where nobody waits for it any more.
+                ("client_connection_check_interval", "10s"),
+                // Nothing is asked of it while indexes are made.
+                ("idle_session_timeout", "0"),
             ]),
-    )
+    ))
     .await?;
     let name = P::SCHEMA.name;
-    let before = versions::newest_served(&mut connection, P::SCHEMA).await?;
-    let serving = versions::made(&mut connection, P::SCHEMA).await?.serving;
+    let mut before = bounded(versions::newest_served(&mut connection, P::SCHEMA)).await?;
+    let serving = bounded(versions::made(&mut connection, P::SCHEMA)).await?.serving;
     // One rebuild at a time: whoever comes second waits here, and then finds the work done or goes on with it.
     let (role, partitions) = (provisioned.service.get_username(), provisioned.partitions);
-    let mut owner = Owner::connect(&owner, role, partitions, tables::turn_of(name), || {
+    let turn = tables::turn_of(name);
+    let mut owner = Owner::connect(&owner, role, partitions, turn, async |session| {
+        // It may have switched already.
+        before = bounded(versions::newest_before_turn(session, P::SCHEMA, turn)).await?;
         println!("waiting for another rebuild of {name}");
+        Ok(())
     })
     .await?;
-    let made = versions::made(&mut connection, P::SCHEMA).await?;
+    let made = bounded(versions::made(&mut connection, P::SCHEMA)).await?;
     match wish {
-        Wish::Rebuild => match versions::newest_served(&mut connection, P::SCHEMA).await? {
+        Wish::Rebuild => match bounded(versions::newest_served(&mut connection, P::SCHEMA)).await? {
             Some(done) if Some(done) > before => println!(
                 "{} was made by the rebuild that this one waited for: there is nothing more to do.",
                 done.qualifier()
@@ -137,7 +145,7 @@ async fn of<P: Projection>(settings: &Settings, wish: Wish) -> anyhow::Result<()
             "another command switched meanwhile, and {} serves: there is nothing more to do.",
             made.serving.map_or_else(|| "no version".to_owned(), |version| version.qualifier())
         ),
-        Wish::SwitchBack => switch_back::<P>(&mut connection, &provisioned).await?,
+        Wish::SwitchBack => switch_back::<P>(&mut owner, &mut connection, &provisioned).await?,
         Wish::DropOld => drop_old::<P>(&mut owner, &made).await?,
     }
     owner.close().await.context("the database")
@@ -166,8 +174,8 @@ async fn rebuild<P: Projection>(
         println!("{}: making indexes", version.qualifier());
         owner.make_indexes(P::SCHEMA, version.number).await.context("the indexes cannot be made")?;
         catch_up(&feeding.log, connection, version).await?;
-        check::<P>(&feeding.log, connection, version).await?;
-        switch::<P>(connection, version).await
+        check::<P>(&feeding.log, owner, connection, version).await?;
+        switch::<P>(owner, version).await
     });
     let outcome = outcome.await;
     feeding.end().await;
@@ -223,7 +231,7 @@ impl Feeding {
 
 async fn tell_switched<P: Projection>(connection: &mut PgConnection, version: Version) -> anyhow::Result<()> {
     let name = P::SCHEMA.name;
-    match versions::served_before(connection, P::SCHEMA).await? {
+    match bounded(versions::served_before(connection, P::SCHEMA)).await? {
         Some(old) => println!(
             "{} serves. {} is kept up beside it: \"rollcall rebuild {name} --switch-back\" lets it serve again, \
              \"--drop-old\" takes it away.",
@@ -242,7 +250,7 @@ async fn fill(log: &Log, connection: &mut PgConnection, version: Version) -> any
     let mut before = None;
     let mut moved = Moved::default();
     loop {
-        let positions = rollcall_projections::checkpoint::read(connection, version).await?;
+        let positions = bounded(rollcall_projections::checkpoint::read(connection, version)).await?;
         let total: u64 = (0..log.partitions()).map(|partition| log.heads().position(partition)).sum();
         let done: u64 = positions.iter().sum();
         moved.check(version, done)?;
@@ -269,7 +277,7 @@ async fn catch_up(log: &Log, connection: &mut PgConnection, version: Version) ->
     let heads: Vec<u64> = (0..log.partitions()).map(|partition| log.heads().position(partition)).collect();
     let mut moved = Moved::default();
     loop {
-        let positions = rollcall_projections::checkpoint::read(connection, version).await?;
+        let positions = bounded(rollcall_projections::checkpoint::read(connection, version)).await?;
         moved.check(version, positions.iter().sum())?;
         if positions.iter().zip(&heads).all(|(position, head)| position >= head) {
             return Ok(());
@@ -314,12 +322,13 @@ fn bar(version: Version) -> ProgressBar {
 
 async fn check<P: Projection>(
     log: &Log,
+    owner: &mut Owner,
     connection: &mut PgConnection,
     version: Version,
 ) -> anyhow::Result<()> {
-    let found = checker::check::<P>(log, connection, version).await?;
+    let found = checker::check::<P>(log, connection, version, None).await?;
     if !matches!(found, Found::Alike { .. }) {
-        checker::note_wrong(connection, version).await?;
+        checker::note_wrong(owner.session(), version).await?;
         let version = version.qualifier();
         bail!(
             "{version} is not what the log says: {found}; it never serves. Look into the log of the projectors; --drop-old \
@@ -331,7 +340,7 @@ async fn check<P: Projection>(
     Ok(())
 }
 
-async fn switch<P: Projection>(connection: &mut PgConnection, version: Version) -> anyhow::Result<()> {
+async fn switch<P: Projection>(owner: &mut Owner, version: Version) -> anyhow::Result<()> {
     let (begun, mut said) = (Instant::now(), false);
     while begun.elapsed() < SWITCH_WITHIN {
         if !said && begun.elapsed() > SAID_AFTER {
@@ -342,7 +351,7 @@ async fn switch<P: Projection>(connection: &mut PgConnection, version: Version) 
             );
             said = true;
         }
-        match versions::switch(connection, version, P::SCHEMA.shape).await? {
+        match bounded(versions::switch(owner.session(), version, P::SCHEMA.shape)).await? {
             Switched::Yes => return Ok(()),
             Switched::Behind => sleep(LOOK_EVERY / 5).await,
             Switched::Parked => bail!(
@@ -360,11 +369,12 @@ async fn switch<P: Projection>(connection: &mut PgConnection, version: Version) 
 }
 
 async fn switch_back<P: Projection>(
+    owner: &mut Owner,
     connection: &mut PgConnection,
     provisioned: &Provisioned,
 ) -> anyhow::Result<()> {
     let name = P::SCHEMA.name;
-    let before = versions::served_before(connection, P::SCHEMA)
+    let before = bounded(versions::served_before(connection, P::SCHEMA))
         .await?
         .with_context(|| format!("{name} has no version that served before the one that does"))?;
     let feeding = Feeding::begin::<P>(provisioned, before).await?;
@@ -380,8 +390,8 @@ async fn switch_back<P: Projection>(
         })?;
         fill(&feeding.log, connection, before).await?;
         catch_up(&feeding.log, connection, before).await?;
-        check::<P>(&feeding.log, connection, before).await?;
-        switch::<P>(connection, before).await
+        check::<P>(&feeding.log, owner, connection, before).await?;
+        switch::<P>(owner, before).await
     });
     let outcome = outcome.await;
     feeding.end().await;

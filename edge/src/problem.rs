@@ -7,7 +7,7 @@ pub mod code;
 mod explain;
 mod problems;
 
-use std::error::Error;
+use std::{error::Error, fmt};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -125,7 +125,8 @@ impl Problem {
     /// Logs `error` with its causes, once, and tells the client none of it.
     #[must_use]
     pub fn internal(error: &(dyn Error + 'static)) -> Self {
-        tracing::error!(error, "a request failed on an internal error");
+        // The causes in the text: JSON lines leave out those that a field has by itself.
+        tracing::error!(error = %Chain(error), "a request failed on an internal error");
         Self::new(code::INTERNAL, "the request failed here; it may be tried again")
     }
 
@@ -141,6 +142,21 @@ impl Problem {
         let mut bytes = Vec::with_capacity(256);
         serde_json::to_writer(&mut bytes, self).expect("strings and numbers always serialise into memory");
         bytes
+    }
+}
+
+/// An error with its causes, in one line.
+struct Chain<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(source) = cause {
+            write!(f, ": {source}")?;
+            cause = source.source();
+        }
+        Ok(())
     }
 }
 
@@ -187,6 +203,16 @@ mod tests {
     use super::*;
     use crate::testing::body_json;
     use serde_json::json;
+
+    #[test]
+    fn an_internal_error_is_told_with_its_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the log could not be read")]
+        struct Unread(#[source] std::io::Error);
+
+        let error = Unread(std::io::Error::other("no route to host"));
+        assert_eq!(Chain(&error).to_string(), "the log could not be read: no route to host");
+    }
 
     #[tokio::test]
     async fn a_problem_is_answered_as_rfc_9457_says() {

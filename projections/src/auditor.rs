@@ -2,12 +2,16 @@
 //!
 //! Shape: every [`AUDITS_EVERY`] some streams at random, folded anew, and a page of rows, one after the other through the
 //! whole table -> what differs is compared once more -> an error line with id and fields, a gauge. A stream that
-//! cannot be folded is told the same way: nobody knows whether its rows are right.
+//! cannot be folded is told the same way: nobody knows whether its rows are right. One that is too long for this
+//! ([`BACKGROUND_EVENTS_MAX`](drift::BACKGROUND_EVENTS_MAX)) is told once, and is no alarm.
 //!
 //! It reads what serves, over connections for listings, by look-ups in short transactions. It repairs nothing: what damaged a
 //! row must be known first.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rollcall_event_store::{Borrowed, Log, StreamId, bounded};
 use tokio::sync::watch;
@@ -58,6 +62,7 @@ pub struct Auditor {
 struct Seen {
     version: Option<Version>,
     drifting: BTreeMap<StreamId, Told>,
+    too_long: BTreeSet<StreamId>,
     /// The one that was looked at again last.
     again: Option<StreamId>,
     /// Where the next page of rows begins, and how often the last row was reached.
@@ -122,9 +127,11 @@ impl Auditor {
         let sample = bounded(drift::sample(&mut connection, version, self.options.streams)).await?;
         let again = self.again();
         let both: Vec<StreamId> = sample.iter().chain(&again).cloned().collect();
-        let compare = drift::compare(&self.log, &projection, &mut connection, version, &both);
+        let events_max = Some(drift::BACKGROUND_EVENTS_MAX);
+        let compare = drift::compare(&self.log, &projection, &mut connection, version, &both, events_max);
         let Compared { drifts: mut found, unfolded, .. } = bounded(compare).await?;
-        let row = self.seen.row.take();
+        // Where it fails, the same page is next.
+        let row = self.seen.row.clone();
         let swept =
             bounded(drift::sweep(&projection, &mut connection, row.as_ref(), self.options.rows)).await?;
         connection.done();
@@ -180,7 +187,8 @@ impl Auditor {
         tokio::time::sleep(self.options.lasts).await;
         let streams: Vec<StreamId> = found.iter().map(|drift| drift.stream.clone()).collect();
         let mut connection = bounded(Borrowed::from(self.log.readers())).await?;
-        let compare = drift::compare(&self.log, projection, &mut connection, version, &streams);
+        let events_max = Some(drift::BACKGROUND_EVENTS_MAX);
+        let compare = drift::compare(&self.log, projection, &mut connection, version, &streams, events_max);
         let Compared { drifts: still, .. } = bounded(compare).await?;
         connection.done();
         found.retain_mut(|drift| {
@@ -221,7 +229,18 @@ impl Auditor {
     }
 
     fn tell_unfolded(&mut self, version: Version, Unfolded { stream, partition, error }: &Unfolded) {
-        if self.mind(stream, Told::Stream) {
+        if matches!(error, Error::TooLong { .. }) {
+            let room = self.seen.too_long.len() < DRIFTING_MAX;
+            if room && self.seen.too_long.insert(stream.clone()) {
+                tracing::warn!(
+                    version = version.qualifier(),
+                    tenant = &*stream.tenant,
+                    stream.id = &*stream.aggregate_id,
+                    partition,
+                    "a stream is too long to be compared in the background; \"rollcall audit-projections --all\" compares it"
+                );
+            }
+        } else if self.mind(stream, Told::Stream) {
             tracing::error!(
                 version = version.qualifier(),
                 tenant = &*stream.tenant,

@@ -46,11 +46,12 @@ const WRONG: &str = "rollcall_projection_versions_wrong";
 /// What a check has found.
 #[derive(Debug)]
 pub enum Found {
-    /// So many of the streams are parked, and alike up to there.
+    /// So many of the streams are parked, and alike up to there. Others were too long to be folded, and are not among them.
     Alike {
         rows: u64,
         streams: usize,
         parked: u64,
+        too_long: usize,
     },
     Miscounted(Counted),
     Differing {
@@ -63,10 +64,13 @@ pub enum Found {
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Alike { rows, streams, parked } => {
+            Self::Alike { rows, streams, parked, too_long } => {
                 write!(f, "{rows} rows as counted in the log; {streams} streams folded anew are alike")?;
                 if *parked > 0 {
                     write!(f, ", {parked} of them up to where they are parked")?;
+                }
+                if *too_long > 0 {
+                    write!(f, "; {too_long} others are too long to be folded in the background")?;
                 }
                 Ok(())
             }
@@ -83,7 +87,8 @@ impl fmt::Display for Found {
     }
 }
 
-/// Whether a version is what the log says, by the number of its rows and a sample of streams.
+/// Whether a version is what the log says, by the number of its rows and a sample of streams, those with more events than
+/// `events_max` left out.
 ///
 /// # Errors
 /// Where the database, an event or a row cannot be read.
@@ -91,6 +96,7 @@ pub async fn check<P: Projection>(
     log: &Log,
     connection: &mut PgConnection,
     version: Version,
+    events_max: Option<usize>,
 ) -> Result<Found, Error> {
     let projection = P::of(log, version);
     let counted = drift::count(&projection, connection, version).await?;
@@ -99,8 +105,10 @@ pub async fn check<P: Projection>(
     }
     let sample = drift::sample(connection, version, SAMPLE).await?;
     let Compared { drifts, parked, unfolded } =
-        drift::compare(log, &projection, connection, version, &sample).await?;
-    let (differ, streams) = (drifts.len(), sample.len());
+        drift::compare(log, &projection, connection, version, &sample, events_max).await?;
+    let (too_long, unfolded): (Vec<_>, Vec<_>) =
+        unfolded.into_iter().partition(|unfolded| matches!(unfolded.error, Error::TooLong { .. }));
+    let (differ, streams, too_long) = (drifts.len(), sample.len() - too_long.len(), too_long.len());
     if let Some(first) = drifts.into_iter().next() {
         return Ok(Found::Differing { differ, streams, first });
     }
@@ -108,7 +116,7 @@ pub async fn check<P: Projection>(
     if let Some(first) = unfolded.into_iter().next() {
         return Err(first.error);
     }
-    Ok(Found::Alike { rows: counted.iter().map(|counted| counted.rows).sum(), streams, parked })
+    Ok(Found::Alike { rows: counted.iter().map(|counted| counted.rows).sum(), streams, parked, too_long })
 }
 
 /// Checks one read model's versions.
@@ -228,7 +236,7 @@ impl Checker {
             return Ok(false);
         }
         let begun = Instant::now();
-        let found = check::<P>(&self.log, connection, version).await?;
+        let found = check::<P>(&self.log, connection, version, Some(drift::BACKGROUND_EVENTS_MAX)).await?;
         let alike = matches!(found, Found::Alike { .. });
         note(connection, version, if alike { NOTE_CHECKED } else { NOTE_WRONG }).await?;
         let (version, took_ms) = (version.qualifier(), begun.elapsed().as_millis());
@@ -281,11 +289,12 @@ const NOTE_WRONG: &str =
     "UPDATE projections.versions SET wrong_at = clock_timestamp() WHERE projection = $1 AND version = $2";
 
 /// The first version of a shape, where none serves and it has caught up. One that was made after it is a rebuild's, which
-/// makes its indexes and checks it by itself.
+/// makes its indexes and checks it by itself; so is one without indexes, the first or not, and the next rebuild goes on with it.
 async fn first<P: Projection>(connection: &mut PgConnection) -> Result<Option<First>, sqlx::Error> {
     let row = sqlx::query(
         "SELECT v.version, v.wrong_at IS NOT NULL FROM projections.versions v
          WHERE v.projection = $1 AND v.shape = $2 AND v.caught_up_at IS NOT NULL AND v.checked_at IS NULL
+           AND v.indexed_at IS NOT NULL
            AND NOT EXISTS (SELECT FROM projections.versions o
                            WHERE o.projection = $1 AND o.shape = $2 AND o.version < v.version)
            AND NOT EXISTS (SELECT FROM projections.serving s WHERE s.projection = $1 AND s.shape = $2)",

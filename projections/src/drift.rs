@@ -32,6 +32,11 @@ const STREAMS_MAX: usize = 200;
 const FIRST_EVENTS: u32 = 50;
 /// Events that one statement reads of a longer stream.
 const PAGE: u32 = 1_000;
+/// With so many events in memory no further stream is read on in a snapshot: those that are left have another one.
+const EVENTS_MAX: usize = 20_000;
+/// Events of a stream that who compares in the background folds at most: a stream of years must neither fill the memory of a
+/// process that has other things to do, nor keep the others from being looked at.
+pub(crate) const BACKGROUND_EVENTS_MAX: usize = 10_000;
 /// Events of a partition among which one statement looks for streams that begin.
 const WALK_EVENTS: Position = 2_000;
 /// For a transaction that finds what it reads by keys, however short the tables.
@@ -60,7 +65,7 @@ pub struct Drift {
     pub parked: bool,
 }
 
-/// A stream that could not be folded: nothing can be said of its rows.
+/// A stream that could not be folded, or was too long to be: nothing can be said of its rows.
 #[derive(Debug)]
 pub struct Unfolded {
     pub stream: StreamId,
@@ -206,7 +211,8 @@ pub async fn walk(
     Ok(Walked { streams, until })
 }
 
-/// Folds streams anew and compares them with their rows.
+/// Folds streams anew and compares them with their rows. Those that have more events than `events_max` are not folded, and told
+/// as such: [`Error::TooLong`].
 ///
 /// # Errors
 /// Where the database cannot be read. An event, a key or a row that cannot be is that stream's, which is told among the
@@ -217,11 +223,13 @@ pub async fn compare<P: Projection>(
     connection: &mut PgConnection,
     version: Version,
     streams: &[StreamId],
+    events_max: Option<usize>,
 ) -> Result<Compared, Error> {
     let mut compared = Compared::default();
     let mut parts: Vec<&[StreamId]> = streams.chunks(STREAMS_MAX).rev().collect();
     while let Some(part) = parts.pop() {
-        let found = match (together(log, projection, connection, version, part).await, part) {
+        let together = together(log, projection, connection, version, part, events_max).await;
+        let (found, too_long) = match (together, part) {
             // The version was dropped: nothing can be said of its rows.
             (Ok(None), _) => return Err(sqlx::Error::RowNotFound.into()),
             (Ok(Some(found)), _) => found,
@@ -237,6 +245,11 @@ pub async fn compare<P: Projection>(
                 continue;
             }
         };
+        let (_, left) = part.split_at(found.len() + too_long.len());
+        if !left.is_empty() {
+            parts.push(left);
+        }
+        compared.unfolded.extend(too_long);
         for (Folded { stream, partition, parked, .. }, fields) in found {
             compared.parked += u64::from(parked);
             if !fields.is_empty() {
@@ -247,24 +260,27 @@ pub async fn compare<P: Projection>(
     Ok(compared)
 }
 
-/// Compares streams in one snapshot: each with its fields that differ. None where the version is gone.
+/// Compares streams in one snapshot, the first of them: each with its fields that differ, and those that are too long. None where
+/// the version is gone.
 async fn together<P: Projection>(
     log: &Log,
     projection: &P,
     connection: &mut PgConnection,
     version: Version,
     streams: &[StreamId],
-) -> Result<Option<Vec<(Folded, Vec<String>)>>, Error> {
+    events_max: Option<usize>,
+) -> Result<Option<(Vec<(Folded, Vec<String>)>, Vec<Unfolded>)>, Error> {
     let mut snapshot = snapshot(connection).await?;
     let positions = checkpoint::read(&mut snapshot, version).await?;
     if positions.len() != usize::from(log.partitions()) {
         return Ok(None);
     }
     let placed = streams.iter().map(|stream| (stream.clone(), stream.partition(log.partitions())));
-    let folded = fold(&mut snapshot, version, &positions, &placed.collect::<Vec<_>>()).await?;
+    let (folded, too_long) =
+        fold(&mut snapshot, version, &positions, &placed.collect::<Vec<_>>(), events_max).await?;
     let fields = projection.differences(&mut snapshot, &folded).await?;
     snapshot.rollback().await?;
-    Ok(Some(folded.into_iter().zip(fields).collect()))
+    Ok(Some((folded.into_iter().zip(fields).collect(), too_long)))
 }
 
 /// Looks at a page of rows for those that no applied event accounts for.
@@ -310,7 +326,7 @@ pub async fn repair<P: Projection>(
     let mut positions = vec![0; usize::from(drift.partition) + 1];
     positions[usize::from(drift.partition)] = until.unwrap_or_default().cast_unsigned();
     let streams = [(drift.stream.clone(), drift.partition)];
-    let folded = fold(&mut transaction, version, &positions, &streams).await?;
+    let (folded, _) = fold(&mut transaction, version, &positions, &streams, None).await?;
     let fields = projection.differences(&mut transaction, &folded).await?;
     if drift.row.is_none() && fields.iter().all(Vec::is_empty) {
         return Ok(false);
@@ -329,20 +345,26 @@ async fn snapshot(connection: &mut PgConnection) -> Result<Transaction<'_, Postg
     Ok(transaction)
 }
 
-/// The events of streams up to the positions of their partitions.
+/// The events of streams up to the positions of their partitions, and those that are too long: of the first one, and of as many
+/// after it as there is room for.
 async fn fold(
     connection: &mut PgConnection,
     version: Version,
     positions: &[Position],
     streams: &[(StreamId, Partition)],
-) -> Result<Vec<Folded>, Error> {
+    events_max: Option<usize>,
+) -> Result<(Vec<Folded>, Vec<Unfolded>), Error> {
+    let events_max = events_max.unwrap_or(usize::MAX);
     let left_out = table::left_out(connection, version, streams).await?;
     let read = load::firsts(connection, streams, FIRST_EVENTS).await?;
-    let mut folded = Vec::with_capacity(streams.len());
+    let (mut folded, mut too_long, mut events_read) = (Vec::with_capacity(streams.len()), Vec::new(), 0);
     for (((stream, partition), left_out), mut events) in streams.iter().zip(left_out).zip(read) {
+        if events_read >= EVENTS_MAX {
+            break;
+        }
         let until = positions.get(usize::from(*partition)).copied().unwrap_or_default();
         let mut full = events.len() == FIRST_EVENTS as usize;
-        while full && events.last().is_some_and(|last| last.position <= until) {
+        while full && events.len() <= events_max && events.last().is_some_and(|last| last.position <= until) {
             let after = events.last().map_or(0, |last| last.sequence);
             let page = load::page(connection, stream, *partition, after, PAGE).await?;
             full = page.len() == PAGE as usize;
@@ -351,12 +373,18 @@ async fn fold(
         let table::LeftOut { parked, skipped } = left_out;
         let more = parked.is_some() || events.last().is_some_and(|last| last.position > until);
         events.retain(|event| event.position <= until);
+        if events.len() > events_max {
+            let (stream, partition, error) = (stream.clone(), *partition, Error::TooLong { events_max });
+            too_long.push(Unfolded { stream, partition, error });
+            continue;
+        }
+        events_read += events.len();
         let applied = events.partition_point(|event| parked.is_none_or(|at| event.position < at));
         let queued = events.split_off(applied);
         let (stream, partition, parked) = (stream.clone(), *partition, parked.is_some());
         folded.push(Folded { stream, partition, events, skipped, queued, parked, more });
     }
-    Ok(folded)
+    Ok((folded, too_long))
 }
 
 fn stream_id(row: &sqlx::postgres::PgRow, first: usize) -> Result<StreamId, sqlx::Error> {

@@ -12,8 +12,11 @@
 //! Who cannot do its work declines it for a while: it is taken by others, if any of them is willing. And the owner of the
 //! read models pauses work on a version for as long as it makes its indexes: everybody lets go of it.
 //!
-//! A holder that froze inside a transaction still holds locks: its sessions, which bear its id in their names, are
+//! A holder that froze or died inside a transaction may still hold locks: its sessions, which bear its id in their names, are
 //! ended by whoever takes over.
+//!
+//! *Invariant:* what is held is renewed before anything is taken, and what keeps one version from being taken keeps no other:
+//! a round gives up at the first failure, and the next one begins with the others.
 
 mod plan;
 mod table;
@@ -33,7 +36,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::{plan::Plan, table::Table};
+use self::{
+    plan::{Leases, Plan},
+    table::Table,
+};
 use crate::{projector::chain, schema::Version, versions};
 
 /// How long after its last word a member counts as alive.
@@ -43,6 +49,8 @@ pub(crate) const RECONNECTS_WITHIN: Duration = Duration::from_millis(1_250);
 const SAYS_SO_EVERY: Duration = Duration::from_millis(500);
 const LOOKS_EVERY: Duration = Duration::from_millis(250);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// Who has not said for so long that it lives was away, or its database was.
+const AWAY_AFTER: Duration = Duration::from_secs(2);
 /// How long letting go waits for the batch that is under way.
 const LETS_GO_WITHIN: Duration = Duration::from_millis(500);
 
@@ -95,6 +103,27 @@ struct Work {
     told: BTreeMap<u16, String>,
     declined_until: watch::Receiver<Instant>,
     at_work: Arc<Mutex<()>>,
+    /// When it could not be taken, though it was free.
+    failed_at: Option<Instant>,
+}
+
+/// Since when a member has said without a gap that it lives.
+#[derive(Default)]
+struct Heard(Option<(Instant, Instant)>);
+
+impl Heard {
+    fn at(&mut self, now: Instant) {
+        let since = match self.0 {
+            Some((since, last)) if now - last < AWAY_AFTER => since,
+            _ => now,
+        };
+        self.0 = Some((since, now));
+    }
+
+    /// Who was away itself, or whose database was, must not judge who else was before they could say a word.
+    fn judges(&self, now: Instant) -> bool {
+        self.0.is_some_and(|(since, _)| now - since >= LIVES_FOR)
+    }
 }
 
 /// What is held of a projection.
@@ -263,9 +292,10 @@ impl Member {
 
     /// Works until the shutdown, and then lets go of everything, so that others need not wait.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let (mut works, mut failing) = (Vec::new(), false);
+        let (mut works, mut heard, mut failing) = (Vec::new(), Heard::default(), false);
         while !shutdown.is_cancelled() {
-            let Err(error) = self.take_part(&mut works, &shutdown, &mut failing).await else { return };
+            let outcome = self.take_part(&mut works, &mut heard, &shutdown, &mut failing).await;
+            let Err(error) = outcome else { return };
             metrics::counter!("rollcall_lease_failures_total").increment(1);
             if !failing {
                 tracing::warn!(error = %chain(&error), "leases cannot be kept; trying again");
@@ -281,12 +311,12 @@ impl Member {
     async fn take_part(
         &mut self,
         works: &mut Vec<Work>,
+        heard: &mut Heard,
         shutdown: &CancellationToken,
         failing: &mut bool,
     ) -> Result<(), sqlx::Error> {
         let mut table = Table(in_time(PgConnection::connect_with(&self.options)).await?);
         let mut said_last: Option<(Instant, Vec<String>)> = None;
-        let begun = Instant::now();
         loop {
             let declines: Vec<String> =
                 works.iter().filter(|work| work.declines()).map(|work| work.version.qualifier()).collect();
@@ -296,12 +326,12 @@ impl Member {
                     // From before the statement: others count from when it ran.
                     let now = Instant::now();
                     in_time(table.say_alive(self, &declines)).await?;
+                    heard.at(Instant::now());
                     said_last = Some((now, declines));
                     now
                 }
             };
-            // Who was away itself, or whose database was, must not judge who else was before they could say a word.
-            let judges = begun.elapsed() >= LIVES_FOR;
+            let judges = heard.judges(Instant::now());
             in_time(self.tend(&mut table, works, said + LIVES_FOR, judges)).await?;
             *failing = false;
             tokio::select! {
@@ -319,9 +349,7 @@ impl Member {
         until: Instant,
         judges: bool,
     ) -> Result<(), sqlx::Error> {
-        let mut leases = table.look(self).await?;
-        let mut too_much: Vec<(&Work, Vec<u16>, &str)> = Vec::new();
-        let mut took_over = Vec::new();
+        let leases = table.look(self).await?;
         works.retain(|work| leases.contains_key(&work.version));
         let of_filling = leases.values().filter(|(_, leases)| leases.filling);
         let filling: BTreeSet<usize> = of_filling.map(|(project, _)| *project).collect();
@@ -331,26 +359,48 @@ impl Member {
             }
         }
         for work in works.iter() {
-            let Some((_, leases)) = leases.remove(&work.version) else { continue };
+            let Some((_, leases)) = leases.get(&work.version) else { continue };
             // What another has taken is not held any more, whatever this process believes.
             let of_this = leases.units.iter().filter(|lease| lease.holder == Some(self.id));
             work.hold(of_this.map(|lease| (lease.unit, lease.epoch)).collect(), until);
-            let Plan { mut take, let_go } = plan::plan(self.id, &leases);
+        }
+        let mut too_much: Vec<(&Work, Vec<u16>, &str)> = Vec::new();
+        let mut took_over = Vec::new();
+        // What has never failed comes first, and then what failed longest ago.
+        works.sort_by_key(|work| work.failed_at);
+        let mut failed = false;
+        for work in works.iter_mut() {
+            let Some((_, leases)) = leases.get(&work.version) else { continue };
+            let Plan { mut take, let_go } = plan::plan(self.id, leases);
             if !judges {
                 take.retain(|unit| leases.frozen(&[*unit]).is_empty());
             }
-            if !take.is_empty() {
-                let frozen = leases.frozen(&take);
-                if !frozen.is_empty() {
-                    table.end_sessions(&frozen).await?;
-                }
-                let taken = table.take(self, work, &leases.of(&take)).await?;
-                if !taken.is_empty() {
-                    tracing::info!(version = work.version.qualifier(), units = ?taken.keys(), "took over");
-                    took_over.push(work.version);
-                    let mut held = work.held.borrow().epochs.clone();
-                    held.extend(taken);
-                    work.hold(held, until);
+            if take.is_empty() {
+                work.failed_at = None;
+            } else if !failed {
+                match self.take(table, work, leases, &take, judges).await {
+                    Ok(taken) => {
+                        work.failed_at = None;
+                        if !taken.is_empty() {
+                            tracing::info!(version = work.version.qualifier(), units = ?taken.keys(), "took over");
+                            took_over.push(work.version);
+                            let mut held = work.held.borrow().epochs.clone();
+                            held.extend(taken);
+                            work.hold(held, until);
+                        }
+                    }
+                    // It says that it could not; of what says nothing the connection is to be doubted.
+                    Err(error @ sqlx::Error::Database(_)) => {
+                        failed = true;
+                        metrics::counter!("rollcall_lease_failures_total").increment(1);
+                        if work.failed_at.replace(Instant::now()).is_none() {
+                            tracing::warn!(
+                                version = work.version.qualifier(), units = ?take, error = %chain(&error),
+                                "leases cannot be taken; trying again"
+                            );
+                        }
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             if !let_go.is_empty() {
@@ -358,7 +408,7 @@ impl Member {
                 held.retain(|unit, _| !let_go.contains(unit));
                 work.hold(held, until);
                 let why = if leases.paused { "its indexes are being made" } else { "others can work on it" };
-                too_much.push((work, let_go, why));
+                too_much.push((&*work, let_go, why));
             }
         }
         if !too_much.is_empty() {
@@ -391,6 +441,23 @@ impl Member {
         Ok(())
     }
 
+    /// Takes units of a version, and ends the sessions of those that held them and were not heard of for too long, where that can
+    /// be judged: what these hold locked could not be taken.
+    async fn take(
+        &self,
+        table: &mut Table,
+        work: &Work,
+        leases: &Leases,
+        units: &[u16],
+        judges: bool,
+    ) -> Result<BTreeMap<u16, Epoch>, sqlx::Error> {
+        let silent = if judges { leases.silent(units) } else { Vec::new() };
+        if !silent.is_empty() {
+            table.end_sessions(&silent).await?;
+        }
+        table.take(self, work, &leases.of(units)).await
+    }
+
     /// Starts what works on a version.
     fn begin(&mut self, project: usize, version: Version) -> Work {
         let nothing = Held { epochs: BTreeMap::new(), until: Instant::now() };
@@ -408,7 +475,8 @@ impl Member {
         };
         (project.begin)(version, share);
         let told = BTreeMap::new();
-        Work { version, units: project.units, held, trouble, told, declined_until, at_work }
+        let units = project.units;
+        Work { version, units, held, trouble, told, declined_until, at_work, failed_at: None }
     }
 
     async fn leave(&self, table: &mut Table, works: &[Work]) -> Result<(), sqlx::Error> {
@@ -444,5 +512,25 @@ impl Work {
             *held = Held { epochs, until };
             news
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_away_judges_nobody_for_a_while_and_who_only_failed_now_and_then_does() {
+        let (mut heard, mut now) = (Heard::default(), Instant::now());
+        assert!(!heard.judges(now));
+        for judges in [false, false, true] {
+            heard.at(now);
+            assert_eq!(heard.judges(now), judges);
+            now += AWAY_AFTER - Duration::from_millis(1);
+        }
+        now += Duration::from_millis(1);
+        heard.at(now);
+        assert!(!heard.judges(now));
+        assert!(heard.judges(now + LIVES_FOR));
     }
 }

@@ -112,6 +112,15 @@ impl Progress {
         }
     }
 
+    /// The same from somebody who looks at what others project. Of a partition that this process projects it is news only where
+    /// others have brought it further: streams go on without moving the checkpoint, and the projector knows first.
+    fn hear(&self, partition: Partition, position: Position, parked: Streams) {
+        let own = self.0.own[usize::from(partition)].load(Ordering::Acquire);
+        if !own || position > self.position(partition) {
+            self.follow(partition, position, parked);
+        }
+    }
+
     /// Says whether this process projects a partition itself.
     pub(crate) fn own(&self, partition: Partition, own: bool) {
         self.0.own[usize::from(partition)].store(own, Ordering::Release);
@@ -352,7 +361,7 @@ impl Follower {
             let position = Position::try_from(row.try_get::<i64, _>(4)?).unwrap_or_default();
             if partition < progress.partitions() {
                 let streams = parked.remove(&(version, partition)).unwrap_or_default();
-                progress.follow(partition, position, streams);
+                progress.hear(partition, position, streams);
             }
         }
         for (followed, version) in projections.iter().zip(serving) {
@@ -414,5 +423,23 @@ mod tests {
         assert_eq!((progress.position(0), parked()), (7, Some(6)));
         progress.release(0, &stream);
         assert_eq!((progress.any_parked(), parked()), (false, None));
+    }
+
+    #[test]
+    fn a_stream_that_this_process_let_go_on_is_not_parked_again_by_what_was_read_before() {
+        let progress = Progress::new(1);
+        let stream = StreamId::new("t", "user", "u");
+        let at = |position| Streams::from([(stream.clone(), position)]);
+        progress.follow(0, 4, at(3));
+        progress.own(0, true);
+        progress.release(0, &stream);
+        progress.hear(0, 4, at(3));
+        assert_eq!((progress.any_parked(), progress.parked(&stream)), (false, None));
+        // Another process has taken over, and this one has yet to hear of it.
+        progress.hear(0, 6, at(5));
+        assert_eq!((progress.position(0), progress.parked(&stream)), (6, Some((0, 5))));
+        progress.own(0, false);
+        progress.hear(0, 6, Streams::new());
+        assert!(!progress.any_parked());
     }
 }

@@ -23,6 +23,8 @@ const TABLES: &str = "
         version      integer     NOT NULL,
         shape        integer     NOT NULL,
         made_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+        -- When it had all of its indexes; readers come after that.
+        indexed_at   timestamptz,
         -- When it first had come as far as the log; nothing reads it before.
         caught_up_at timestamptz,
         -- When one that serves by itself was found to be what the log says, or not to be.
@@ -117,6 +119,11 @@ const LOOKS_EVERY: Duration = Duration::from_millis(20);
 /// From what size of a version's tables on. Indexes of less are made in the second that pausing costs, and batches may wait
 /// for that.
 const PAUSES_FROM_BYTES: i64 = 64 << 20;
+/// How long each lock of a version that is dropped is waited for; whoever wants the tables queues behind that.
+const DROPS_LOCK_WITHIN: &str = "SET LOCAL lock_timeout = '2s'";
+/// How long a version is tried to be dropped, and how long others have theirs in between.
+const DROPS_WITHIN: Duration = Duration::from_secs(10);
+const DROPS_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often who waits for its turn asks again. A statement that waited for it would hold a snapshot all the while.
 const TURN_ASKED_EVERY: Duration = Duration::from_millis(100);
 
@@ -128,7 +135,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// `waits` is called where somebody else has the turn, once.
+    /// `waits` is called where somebody else has the turn, once, with a session that does not have it.
     ///
     /// # Errors
     /// Where the database cannot be reached.
@@ -137,31 +144,42 @@ impl Owner {
         service_role: &str,
         partitions: u16,
         turn: i64,
-        waits: impl FnOnce(),
+        waits: impl AsyncFnOnce(&mut PgConnection) -> Result<(), sqlx::Error>,
     ) -> Result<Self, sqlx::Error> {
         // It may hold locks for hours: the server must notice where this host is gone.
         let owner = owner.clone().disable_statement_logging().options([
             ("tcp_keepalives_idle", "10"),
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
+            // Also in the middle of a statement of hours, which would go on for nobody.
+            ("client_connection_check_interval", "10s"),
             // Nor may a frozen one hold them for ever.
             ("idle_in_transaction_session_timeout", "60s"),
+            // It has the turn while others fill the version.
+            ("idle_session_timeout", "0"),
             ("default_transaction_isolation", r"read\ committed"),
         ]);
-        let mut connection = PgConnection::connect_with(&owner).await?;
+        let mut connection = bounded(PgConnection::connect_with(&owner)).await?;
         let mut waits = Some(waits);
-        while !sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-            .bind(turn)
-            .fetch_one(&mut connection)
-            .await?
+        while !bounded(
+            sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)")
+                .bind(turn)
+                .fetch_one(&mut connection),
+        )
+        .await?
         {
             if let Some(waits) = waits.take() {
-                waits();
+                waits(&mut connection).await?;
             }
             sleep(TURN_ASKED_EVERY).await;
         }
-        connection.execute("SET client_min_messages = warning").await?;
+        bounded(connection.execute("SET client_min_messages = warning")).await?;
         Ok(Self { connection, service_role: service_role.to_owned(), partitions })
+    }
+
+    /// The session that has the turn: who lost it can write nothing with it.
+    pub fn session(&mut self) -> &mut PgConnection {
+        &mut self.connection
     }
 
     /// Makes a further version of a read model, empty and without the indexes that only readers need; it is fed from now on.
@@ -187,8 +205,8 @@ impl Owner {
         let pauses = self.size(version).await? >= PAUSES_FROM_BYTES;
         if pauses {
             // The server ends a session whose process froze, and with it the pause.
-            self.connection.execute("SET idle_session_timeout = '60s'").await?;
-            pause("SELECT pg_advisory_lock($1, $2)").execute(&mut self.connection).await?;
+            bounded(self.connection.execute("SET idle_session_timeout = '60s'")).await?;
+            bounded(pause("SELECT pg_advisory_lock($1, $2)").execute(&mut self.connection)).await?;
         }
         let made = async {
             if pauses {
@@ -198,38 +216,34 @@ impl Owner {
             let mut transaction = self.connection.begin().await?;
             transaction.execute("SET LOCAL maintenance_work_mem = '256MB'").await?;
             transaction.execute(version.sql(&sql).as_str()).await?;
+            note_indexed(&mut transaction, schema.name, number).await?;
             transaction.commit().await
         }
         .await;
         if pauses {
-            pause("SELECT pg_advisory_unlock($1, $2)").execute(&mut self.connection).await?;
-            self.connection.execute("RESET idle_session_timeout").await?;
+            bounded(pause("SELECT pg_advisory_unlock($1, $2)").execute(&mut self.connection)).await?;
+            bounded(self.connection.execute("SET idle_session_timeout = 0")).await?;
         }
         made
     }
 
     async fn size(&mut self, version: Version) -> Result<i64, sqlx::Error> {
-        sqlx::query_scalar(
+        let size = sqlx::query_scalar(
             "SELECT coalesce(sum(pg_table_size(c.oid)), 0)::int8 FROM pg_class c
              WHERE c.relnamespace = $1::regnamespace AND c.relkind = 'r'",
-        )
-        .bind(version.qualifier())
-        .fetch_one(&mut self.connection)
-        .await
+        );
+        bounded(size.bind(version.qualifier()).fetch_one(&mut self.connection)).await
     }
 
     async fn until_nobody_works(&mut self, version: Version) -> Result<(), sqlx::Error> {
         let begun = Instant::now();
         while begun.elapsed() < PAUSES_WITHIN {
-            let held: bool = sqlx::query_scalar(
+            let held = sqlx::query_scalar::<_, bool>(
                 "SELECT EXISTS (SELECT FROM projections.leases
                                 WHERE projection = $1 AND version = $2 AND holder IS NOT NULL)",
-            )
-            .bind(version.projection)
-            .bind(version.number)
-            .fetch_one(&mut self.connection)
-            .await?;
-            if !held {
+            );
+            let held = held.bind(version.projection).bind(version.number);
+            if !bounded(held.fetch_one(&mut self.connection)).await? {
                 return Ok(());
             }
             sleep(LOOKS_EVERY).await;
@@ -237,21 +251,59 @@ impl Owner {
         Ok(())
     }
 
-    /// Takes a version away, with all that is kept of it. No reader may look at it any more.
+    /// Takes a version away, with all that is kept of it. No reader may look at it any more. Who does all the same, as a
+    /// backup, is waited for, but not for long at a time: whoever else wants the tables queues behind this.
     ///
     /// # Errors
-    /// Where the database refuses.
-    pub async fn drop_version(&mut self, version: Version) -> Result<(), sqlx::Error> {
+    /// [`NotDropped::InUse`] where that does not end in time, or where the database refuses.
+    pub async fn drop_version(&mut self, version: Version) -> Result<(), NotDropped> {
+        let begun = Instant::now();
+        loop {
+            let error = match self.try_to_drop(version).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+            if !matches!(&*code, LOCK_NOT_AVAILABLE | DEADLOCK_DETECTED) {
+                return Err(error.into());
+            }
+            if begun.elapsed() >= DROPS_WITHIN {
+                return Err(NotDropped::InUse { by: self.users(version).await?, source: error });
+            }
+            sleep(DROPS_AGAIN_AFTER).await;
+        }
+    }
+
+    /// In the order in which others lock: leases and checkpoints as whoever takes a lease, then tables and parked streams as
+    /// a batch.
+    async fn try_to_drop(&mut self, version: Version) -> Result<(), sqlx::Error> {
         let mut transaction = self.connection.begin().await?;
-        for table in ["parked", "skipped", "serving", "leases", "checkpoints", "versions"] {
-            sqlx::query(&format!("DELETE FROM projections.{table} WHERE projection = $1 AND version = $2"))
-                .bind(version.projection)
-                .bind(version.number)
-                .execute(&mut *transaction)
-                .await?;
+        transaction.execute(DROPS_LOCK_WITHIN).await?;
+        for table in ["leases", "checkpoints"] {
+            delete(&mut transaction, table, version).await?;
         }
         transaction.execute(version.sql("DROP SCHEMA {schema} CASCADE").as_str()).await?;
+        for table in ["parked", "skipped", "serving", "versions"] {
+            delete(&mut transaction, table, version).await?;
+        }
         transaction.commit().await
+    }
+
+    /// Who holds a version's tables, a few of them, by the names of their sessions.
+    async fn users(&mut self, version: Version) -> Result<String, sqlx::Error> {
+        let users: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT coalesce(nullif(a.application_name, ''), 'a session') || ' (process ' || a.pid || ')'
+             FROM pg_locks l
+             JOIN pg_class c ON c.oid = l.relation AND c.relnamespace = $1::regnamespace
+             JOIN pg_stat_activity a ON a.pid = l.pid
+             WHERE l.granted AND l.pid <> pg_backend_pid()
+               AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+             ORDER BY 1 LIMIT 5",
+        )
+        .bind(version.qualifier())
+        .fetch_all(&mut self.connection)
+        .await?;
+        Ok(if users.is_empty() { "others".to_owned() } else { users.join(", ") })
     }
 
     /// # Errors
@@ -260,6 +312,28 @@ impl Owner {
         self.connection.close().await
     }
 }
+
+async fn delete(connection: &mut PgConnection, table: &str, version: Version) -> Result<(), sqlx::Error> {
+    sqlx::query(&format!("DELETE FROM projections.{table} WHERE projection = $1 AND version = $2"))
+        .bind(version.projection)
+        .bind(version.number)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Why a version is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum NotDropped {
+    #[error("its tables are in use by {by}: run this again when that has ended")]
+    InUse { by: String, source: sqlx::Error },
+    #[error("the database refused")]
+    Database(#[from] sqlx::Error),
+}
+
+/// SQLSTATEs of a lock that was not to be had in time.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+const DEADLOCK_DETECTED: &str = "40P01";
 
 /// Makes what is missing, with the owner's rights; safe to run twice and at once. A version of a shape that is new is
 /// filled by whoever projects it, and serves once it has caught up and was checked; on an empty log it serves at once.
@@ -271,7 +345,7 @@ pub async fn migrate(
     service_role: &str,
     partitions: u16,
 ) -> Result<(), sqlx::Error> {
-    let mut owner = Owner::connect(owner, service_role, partitions, TURN, || {}).await?;
+    let mut owner = Owner::connect(owner, service_role, partitions, TURN, async |_| Ok(())).await?;
     let mut transaction = owner.connection.begin().await?;
     transaction.execute(TABLES).await?;
     transaction.execute(parking::table::TABLES).await?;
@@ -300,6 +374,7 @@ pub async fn migrate(
             let version = Version { projection: schema.name, number };
             transaction.execute(version.sql(schema.indexes).as_str()).await?;
         }
+        note_indexed(&mut transaction, name, number).await?;
         crate::versions::promote(&mut transaction, name, shape).await?;
     }
     transaction.commit().await?;
@@ -350,6 +425,22 @@ async fn make(
             .await?;
     }
     Ok(number)
+}
+
+/// Notes that a version has its indexes, in the transaction that makes them.
+async fn note_indexed(
+    connection: &mut PgConnection,
+    projection: &str,
+    number: i32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE projections.versions SET indexed_at = clock_timestamp() WHERE projection = $1 AND version = $2",
+    )
+    .bind(projection)
+    .bind(number)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 async fn make_tables(

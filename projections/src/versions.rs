@@ -2,7 +2,7 @@
 //!
 //! Every version of a binary's own shape is fed, whether it serves or not, so that queries can go over to another one, and
 //! back, by one row: [`switch`]. The first version of a shape begins to serve by itself once it has caught up and was checked
-//! ([`checker`](crate::checker)): [`promote`].
+//! ([`checker`](crate::checker)): [`promote`]. One that a rebuild left without its indexes does not.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::schema::{Schema, Version};
 /// a moment. Readers with a token wait for theirs.
 const BEHIND_MAX: i64 = 200;
 
-/// Notes which versions have caught up, and lets the newest of those that have been and were checked serve where none of
-/// its shape does.
+/// Notes which versions have caught up, and lets the newest of those that have, with their indexes, and were checked serve
+/// where none of its shape does.
 ///
 /// # Errors
 /// Where the database refuses.
@@ -30,6 +30,7 @@ pub async fn promote(connection: &mut PgConnection, projection: &str, shape: i32
              INSERT INTO projections.serving (projection, shape, version)
              SELECT $1, $2, max(v.version) FROM projections.versions v
              WHERE v.projection = $1 AND v.shape = $2 AND v.caught_up_at IS NOT NULL AND v.checked_at IS NOT NULL
+               AND v.indexed_at IS NOT NULL AND v.wrong_at IS NULL
                AND NOT EXISTS (SELECT FROM projections.serving s WHERE s.projection = $1 AND s.shape = $2)
              HAVING count(*) > 0
              ON CONFLICT DO NOTHING RETURNING version)
@@ -151,6 +152,32 @@ pub async fn newest_served(
     )
     .bind(schema.name)
     .bind(schema.shape)
+    .fetch_one(connection)
+    .await?;
+    Ok(number.map(|number| Version { projection: schema.name, number }))
+}
+
+/// The newest version that had ever served when the session began that has a turn now. Who waits for the turn must not take what
+/// its holder has let serve already for something that was there before.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn newest_before_turn(
+    connection: &mut PgConnection,
+    schema: &Schema,
+    turn: i64,
+) -> Result<Option<Version>, sqlx::Error> {
+    let number: Option<i32> = sqlx::query_scalar(
+        "SELECT max(v.version) FROM projections.versions v
+         WHERE v.projection = $1 AND v.shape = $2 AND v.served_at IS NOT NULL AND NOT EXISTS (
+             SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+             WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+               AND l.classid::int8 << 32 | l.objid::int8 = $3 AND v.served_at >= a.backend_start
+               AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))",
+    )
+    .bind(schema.name)
+    .bind(schema.shape)
+    .bind(turn)
     .fetch_one(connection)
     .await?;
     Ok(number.map(|number| Version { projection: schema.name, number }))

@@ -107,6 +107,9 @@ async fn healthcheck_says_whether_a_process_is_ready() {
     let (good, _, errors) = run(&["healthcheck", &format!("{address}/ready")], &[]);
     assert!(!good && errors.contains("404") && errors.contains("/readyz"), "{errors}");
     assert!(run(&["healthcheck"], &[("ROLLCALL_HTTP", &address)]).0);
+    let data = rollcall.directory().join("data").display().to_string();
+    let (good, _, errors) = run(&["healthcheck", "--data-dir", &data], &[]);
+    assert!(good, "{errors}");
     rollcall.stop();
     let (good, _, errors) = run(&["healthcheck", &url], &[]);
     assert!(!good && errors.contains("does not answer"), "{errors}");

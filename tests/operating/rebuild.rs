@@ -238,6 +238,31 @@ async fn the_second_of_two_rebuilds_at_once_says_that_it_waits_and_finds_the_wor
     site.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_that_starts_while_another_has_switched_and_not_ended_makes_no_further_version() {
+    let site = Site::migrated().await;
+    let mut first = PgConnection::connect(site.owner_url()).await.unwrap();
+    let turn = rollcall_projections::tables::turn_of("audit");
+    sqlx::query("SELECT pg_advisory_lock($1)").bind(turn).execute(&mut first).await.unwrap();
+    sqlx::raw_sql(
+        "UPDATE projections.versions SET version = 2, served_at = clock_timestamp() WHERE projection = 'audit';
+         UPDATE projections.serving SET version = 2 WHERE projection = 'audit'",
+    )
+    .execute(&mut first)
+    .await
+    .unwrap();
+    let mut child = site.command(&["rebuild", "audit"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert_eq!(line, "waiting for another rebuild of audit\n");
+    first.close().await.unwrap();
+    std::io::Read::read_to_string(&mut said, &mut line).unwrap();
+    assert!(child.wait().unwrap().success(), "{line}");
+    assert!(line.contains("audit_2 was made by the rebuild that this one waited for"), "{line}");
+    site.stop().await;
+}
+
 #[tokio::test]
 async fn who_is_not_the_owner_is_told_to_connect_as_the_owner() {
     let site = Site::new().await;

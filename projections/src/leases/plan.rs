@@ -1,5 +1,7 @@
 //! Who should hold what: a pure decision, the same for all who look at the same leases.
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
 use super::Epoch;
@@ -31,8 +33,10 @@ pub(super) struct Lease {
 pub(super) enum State {
     /// There is one, and it lives.
     Held,
-    /// There is none, or it is gone.
+    /// There is none, or its session has ended and it has not come back yet.
     Free,
+    /// It has not been heard of for too long, and its session has ended; other sessions of it may be there, and hold locks.
+    Gone,
     /// It has not been heard of for too long, but its session is there: it froze, and may hold locks.
     Frozen,
 }
@@ -64,10 +68,18 @@ impl Leases {
 
     /// The holders of units that froze.
     pub fn frozen(&self, units: &[u16]) -> Vec<Uuid> {
-        let frozen = self.units.iter().filter(|l| units.contains(&l.unit) && l.state == State::Frozen);
-        let mut holders: Vec<Uuid> = frozen.filter_map(|lease| lease.holder).collect();
-        holders.dedup();
-        holders
+        self.holders(units, |state| state == State::Frozen)
+    }
+
+    /// The holders of units that have not been heard of for too long.
+    pub fn silent(&self, units: &[u16]) -> Vec<Uuid> {
+        self.holders(units, |state| matches!(state, State::Frozen | State::Gone))
+    }
+
+    fn holders(&self, units: &[u16], that: impl Fn(State) -> bool) -> Vec<Uuid> {
+        let those = self.units.iter().filter(|l| units.contains(&l.unit) && that(l.state));
+        let holders: BTreeSet<Uuid> = those.filter_map(|lease| lease.holder).collect();
+        holders.into_iter().collect()
     }
 }
 
@@ -141,6 +153,12 @@ mod tests {
         assert_eq!(plan(member(1), &held).take, [2, 3]);
         assert_eq!(held.frozen(&[2, 3]), [member(9)]);
         assert!(held.frozen(&[0]).is_empty());
+        (held.units[3].holder, held.units[3].state) = (Some(member(8)), State::Gone);
+        assert_eq!(plan(member(1), &held).take, [2, 3]);
+        assert_eq!(
+            (held.frozen(&[2, 3]), held.silent(&[2, 3])),
+            (vec![member(9)], vec![member(8), member(9)])
+        );
     }
 
     #[test]

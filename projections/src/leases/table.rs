@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{Connection, Executor, PgConnection, Row};
 use uuid::Uuid;
 
 use super::{
@@ -51,7 +51,8 @@ impl Table {
                  FROM projections.members m)
              SELECT w.ordinal, v.version, l.unit, l.epoch, l.holder,
                     CASE WHEN h.lately AND (h.connected OR h.just_now) THEN 'held'
-                         WHEN h.connected THEN 'frozen' ELSE 'free' END,
+                         WHEN h.connected THEN 'frozen'
+                         WHEN l.holder IS NOT NULL AND h.lately IS NOT TRUE THEN 'gone' ELSE 'free' END,
                     s.members, s.declining, s.paused, v.served_at IS NULL AND v.wrong_at IS NULL
              FROM unnest($1::text[], $2::int4[], $5::int4[], $6::int4[]) WITH ORDINALITY
                  AS w(projection, shape, sole, pause, ordinal)
@@ -97,6 +98,7 @@ impl Table {
                 state: match row.try_get::<&str, _>(5)? {
                     "held" => State::Held,
                     "frozen" => State::Frozen,
+                    "gone" => State::Gone,
                     _ => State::Free,
                 },
             });
@@ -104,18 +106,23 @@ impl Table {
         Ok(leases)
     }
 
-    /// Ends the sessions of members that froze, and with them what these hold locked. The server rolls back what they had
-    /// begun.
+    /// Ends the sessions of members that froze or died, and with them what these hold locked; not of those that were heard of
+    /// meanwhile. The server rolls back what they had begun.
     pub async fn end_sessions(&mut self, members: &[Uuid]) -> Result<(), sqlx::Error> {
-        let names: Vec<String> = members.iter().map(|member| format!("% {member}")).collect();
         let ended: i64 = sqlx::query_scalar(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-             WHERE usename = current_user AND pid <> pg_backend_pid() AND application_name LIKE ANY ($1)",
+            "SELECT count(pg_terminate_backend(a.pid)) FROM unnest($1::uuid[]) AS q(member)
+             JOIN pg_stat_activity a ON a.application_name LIKE '% ' || q.member
+             WHERE a.usename = current_user AND a.pid <> pg_backend_pid() AND NOT EXISTS (
+                 SELECT FROM projections.members m
+                 WHERE m.member = q.member AND m.heard_at > clock_timestamp() - $2 * interval '1 second')",
         )
-        .bind(names)
+        .bind(members)
+        .bind(LIVES_FOR.as_secs_f64())
         .fetch_one(&mut self.0)
         .await?;
-        tracing::warn!(?members, sessions = ended, "ended the sessions of a process that froze");
+        if ended > 0 {
+            tracing::warn!(?members, sessions = ended, "ended the sessions of a process that froze or died");
+        }
         Ok(())
     }
 
@@ -127,10 +134,9 @@ impl Table {
         work: &Work,
         seen: &[(u16, Epoch)],
     ) -> Result<BTreeMap<u16, Epoch>, sqlx::Error> {
-        use sqlx::Connection;
         let mut transaction = self.0.begin().await?;
-        // An epoch must not be given out twice.
-        sqlx::query("SET LOCAL synchronous_commit = on").execute(&mut *transaction).await?;
+        // An epoch must not be given out twice. And meanwhile the member must go on saying that it lives.
+        transaction.execute("SET LOCAL synchronous_commit = on; SET LOCAL statement_timeout = '1s'").await?;
         let rows = sqlx::query(
             "WITH free AS (
                  SELECT l.unit FROM projections.leases l

@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 /// Rows that are listed at most.
 pub const LISTED_MAX: i64 = 1_000;
+/// Streams that one statement reads or asks for.
+const PAGE: usize = 1_000;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A parked stream.
@@ -100,7 +102,44 @@ pub async fn list(connection: &mut PgConnection, sought: &Sought) -> Result<Vec<
     .await
 }
 
-/// Has parked streams tried again, and waits until they were, `at_most` for so long.
+/// All parked streams that are meant, however many, by their keys and without what queues behind them.
+///
+/// # Errors
+/// Where the database cannot be read.
+pub async fn all(connection: &mut PgConnection, sought: &Sought) -> Result<Vec<Parked>, sqlx::Error> {
+    let mut all: Vec<Parked> = Vec::new();
+    loop {
+        let (projection, version, partition, tenant, aggregate_type, id) =
+            all.last().map_or(("", 0, 0, "", "", ""), Parked::stream);
+        let page = sqlx::query_as(
+            "SELECT p.* FROM projections.parked p
+             WHERE (projection, version, partition, tenant_id, aggregate_type, aggregate_id) > ($5, $6, $7, $8, $9, $10)
+               AND ($1::text IS NULL OR projection = $1) AND ($2::text IS NULL OR tenant_id = $2)
+               AND ($3::text IS NULL OR aggregate_id = $3) AND ($4::int4 IS NULL OR version = $4)
+             ORDER BY projection, version, partition, tenant_id, aggregate_type, aggregate_id LIMIT $11",
+        )
+        .bind(&sought.projection)
+        .bind(&sought.tenant)
+        .bind(&sought.id)
+        .bind(sought.version)
+        .bind(projection)
+        .bind(version)
+        .bind(partition)
+        .bind(tenant)
+        .bind(aggregate_type)
+        .bind(id)
+        .bind(PAGE as i64);
+        let page: Vec<Parked> = bounded(page.fetch_all(&mut *connection)).await?;
+        let full = page.len() == PAGE;
+        all.extend(page);
+        if !full {
+            return Ok(all);
+        }
+    }
+}
+
+/// Has parked streams tried again, and waits until they were, `at_most` for so long. All are asked for before anything is
+/// waited for.
 ///
 /// # Errors
 /// Where the database cannot be read or written.
@@ -109,9 +148,17 @@ pub async fn retry(
     parked: &[Parked],
     at_most: Duration,
 ) -> Result<Vec<Outcome>, sqlx::Error> {
-    let before = tries(connection, parked).await?;
-    bounded(ask(connection, parked)).await?;
-    outcomes(connection, parked, before, at_most, |_| true).await
+    let until = Instant::now() + at_most;
+    let mut before = Vec::new();
+    for page in parked.chunks(PAGE) {
+        before.push(tries(connection, page).await?);
+        bounded(ask(connection, page)).await?;
+    }
+    let mut all = Vec::with_capacity(parked.len());
+    for (page, before) in parked.chunks(PAGE).zip(before) {
+        all.extend(outcomes(connection, page, before, until, |_| true).await?);
+    }
+    Ok(all)
 }
 
 /// Records that a projection is to do without the event at which a stream is parked, has the stream tried again, and waits
@@ -165,7 +212,7 @@ pub async fn discard(
     }
     // Where it is parked at that event still, what was tried had hardly heard of it.
     let past = |now: &Parked| now.position != parked.position;
-    Ok(outcomes(connection, one, before, at_most, past).await?.pop())
+    Ok(outcomes(connection, one, before, Instant::now() + at_most, past).await?.pop())
 }
 
 async fn ask(connection: &mut PgConnection, parked: &[Parked]) -> Result<(), sqlx::Error> {
@@ -227,10 +274,9 @@ async fn outcomes(
     connection: &mut PgConnection,
     parked: &[Parked],
     mut before: HashMap<Key, Parked>,
-    at_most: Duration,
+    until: Instant,
     settled: impl Fn(&Parked) -> bool,
 ) -> Result<Vec<Outcome>, sqlx::Error> {
-    let until = Instant::now() + at_most;
     loop {
         let now = tries(connection, parked).await?;
         let last = Instant::now() >= until;

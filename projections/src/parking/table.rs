@@ -266,24 +266,16 @@ pub(crate) async fn park(
     row.as_ref().map(place).transpose()
 }
 
-/// Parked streams that are to be tried again now. Each is put off first: one whose trying never ends does not keep others
-/// from theirs.
+/// Parked streams that are to be tried again now, a few of them, those first that have been due for longest.
 pub(crate) async fn due(
     connection: &mut PgConnection,
     of: Version,
     partitions: &[Partition],
 ) -> Result<Vec<Place>, sqlx::Error> {
     let rows = sqlx::query(
-        "WITH due AS (
-             SELECT partition, tenant_id, aggregate_type, aggregate_id FROM projections.parked
-             WHERE projection = $1 AND version = $2 AND partition = ANY ($3) AND retry_at <= clock_timestamp()
-             ORDER BY retry_at LIMIT $4)
-         UPDATE projections.parked p
-         SET asked = false, retry_at = clock_timestamp() + least(60 * 2 ^ least(p.tries, 6), 3600) * interval '1 second'
-         FROM due d
-         WHERE p.projection = $1 AND p.version = $2 AND p.partition = d.partition AND p.tenant_id = d.tenant_id
-           AND p.aggregate_type = d.aggregate_type AND p.aggregate_id = d.aggregate_id
-         RETURNING p.tenant_id, p.aggregate_type, p.aggregate_id, p.partition, p.position, p.sequence",
+        "SELECT tenant_id, aggregate_type, aggregate_id, partition, position, sequence FROM projections.parked
+         WHERE projection = $1 AND version = $2 AND partition = ANY ($3) AND retry_at <= clock_timestamp()
+         ORDER BY retry_at LIMIT $4",
     )
     .bind(of.projection)
     .bind(of.number)
@@ -292,6 +284,32 @@ pub(crate) async fn due(
     .fetch_all(connection)
     .await?;
     rows.iter().map(place).collect()
+}
+
+/// Puts off a stream that is tried now, whatever comes of it: one whose trying never ends does not keep others from theirs. One
+/// that somebody asked for is put off no further than a minute, should something that passes end its trying. False where it is
+/// not parked.
+pub(crate) async fn put_off(
+    connection: &mut PgConnection,
+    of: Version,
+    stream: &Place,
+) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "UPDATE projections.parked
+         SET asked = false, retry_at = clock_timestamp() + interval '1 second'
+             * CASE WHEN asked THEN 60 ELSE least(60 * 2 ^ least(tries, 6), 3600) END
+         WHERE projection = $1 AND version = $2 AND partition = $3 AND tenant_id = $4 AND aggregate_type = $5
+           AND aggregate_id = $6",
+    )
+    .bind(of.projection)
+    .bind(of.number)
+    .bind(i32::from(stream.partition))
+    .bind(&*stream.stream.tenant)
+    .bind(&*stream.stream.aggregate_type)
+    .bind(&*stream.stream.aggregate_id)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// A stream's events from one on, up to its partition's checkpoint, in order.
@@ -347,7 +365,7 @@ pub(crate) async fn release(
 }
 
 /// The stream is parked at this event: because of an error, or without one where only its turn has not come yet. Who was
-/// tried had been put off by [`due`]; where somebody asked for it meanwhile, what was tried may not have known why: it is due
+/// tried had been [put off](put_off); where somebody asked for it meanwhile, what was tried may not have known why: it is due
 /// still.
 pub(crate) async fn stay(
     connection: &mut PgConnection,

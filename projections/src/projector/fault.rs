@@ -34,6 +34,11 @@ pub enum Error {
          errors that `rollcall parked list` shows"
     )]
     TooManyParked { partition: Partition },
+    #[error(
+        "the stream has more than {events_max} events, and is too long to be folded in the background: see `rollcall \
+         audit-projections --all`"
+    )]
+    TooLong { events_max: usize },
 }
 
 /// What an error says of the events that it came with.
@@ -60,9 +65,12 @@ impl Error {
             | Self::Keys(keys::Error::Database(error)) => judge(error),
             Self::Tail(tail::Error::Hole { .. } | tail::Error::Repeated { .. })
             | Self::TooManyParked { .. } => Verdict::Halted,
-            Self::Keys(_) | Self::Event { .. } | Self::Row { .. } | Self::Gap { .. } | Self::NoRow { .. } => {
-                Verdict::Poisoned
-            }
+            Self::Keys(_)
+            | Self::Event { .. }
+            | Self::Row { .. }
+            | Self::Gap { .. }
+            | Self::NoRow { .. }
+            | Self::TooLong { .. } => Verdict::Poisoned,
         }
     }
 

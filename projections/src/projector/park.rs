@@ -147,7 +147,8 @@ impl<P: Projection> Projector<P> {
         Ok(())
     }
 
-    /// Tries streams again whose time has come; a few at once. False where another process took over.
+    /// Tries streams again whose time has come, a few of them, one after the other: whatever ends the trying of one, the others
+    /// are due still. False where another process took over.
     pub(super) async fn retry_due(&mut self, connection: &mut PgConnection) -> Result<bool, Error> {
         if !self.parking.look() {
             return Ok(true);
@@ -157,17 +158,40 @@ impl<P: Projection> Projector<P> {
             self.parking.look_again();
         }
         for place in due {
-            if !self.retry(connection, place).await? {
+            let Some(epoch) = self.held[usize::from(place.partition)] else { continue };
+            if !bounded(self.put_off(connection, epoch, &place)).await? {
+                self.lost().await;
+                return Ok(false);
+            }
+            if !self.retry(connection, epoch, place).await? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
+    /// Puts off a stream that is to be tried now. False where another process took over.
+    async fn put_off(
+        &self,
+        connection: &mut PgConnection,
+        epoch: Epoch,
+        stream: &Place,
+    ) -> Result<bool, Error> {
+        let mut transaction = connection.begin().await?;
+        let ours = self.holds(&mut transaction, stream.partition, epoch).await?
+            && table::put_off(&mut transaction, self.version, stream).await?;
+        transaction.commit().await?;
+        Ok(ours)
+    }
+
     /// Applies what queues in a stream, as far as it goes: all at once, or, where that fails, in halves up to the event that
     /// cannot be applied.
-    async fn retry(&mut self, connection: &mut PgConnection, stream: Place) -> Result<bool, Error> {
-        let Some(epoch) = self.held[usize::from(stream.partition)] else { return Ok(true) };
+    async fn retry(
+        &mut self,
+        connection: &mut PgConnection,
+        epoch: Epoch,
+        stream: Place,
+    ) -> Result<bool, Error> {
         let checkpoint = self.applied[usize::from(stream.partition)];
         let of = self.version;
         let mut queue =

@@ -150,9 +150,10 @@ pub(super) async fn resume(
     for (partition, &known) in (0..).zip(checkpoint) {
         published.push(match found.iter().find(|(of, _)| *of == partition) {
             Some((_, position)) => *position,
-            // Nothing there: expired, where the stream went on; lost, where it is behind the checkpoint.
-            None if last < checkpoint_sequence => 0,
-            None => known,
+            // Nothing there: the stream is a new one; or what there was expired, and where the stream is behind the checkpoint, its
+            // last messages were lost. However many of them were this partition's, they were not more than all.
+            None if last == 0 => 0,
+            None => known.saturating_sub(checkpoint_sequence.saturating_sub(last)),
         });
     }
     tracing::info!(last, checkpoint_sequence, "resuming at the tail of the stream");

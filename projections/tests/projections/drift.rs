@@ -40,7 +40,7 @@ async fn audited<P: Projection>(test: &Test, log: &Log, version: Version) -> Vec
         while after < until {
             let walked = drift::walk(&mut service, partition, after, until).await.unwrap();
             let compared =
-                drift::compare(log, &projection, &mut service, version, &walked.streams).await.unwrap();
+                drift::compare(log, &projection, &mut service, version, &walked.streams, None).await.unwrap();
             assert!(compared.unfolded.is_empty(), "{:?}", compared.unfolded);
             drifts.extend(compared.drifts);
             after = walked.until;
@@ -219,6 +219,41 @@ async fn rows_of_a_long_stream_are_compared_to_its_end() {
         by_id(&audited::<Audit>(&test, &test.log, AUDIT).await),
         expected(&[("user-0", &["missing"])])
     );
+}
+
+#[tokio::test]
+async fn streams_of_many_events_are_compared_one_after_the_other_and_in_the_background_not_at_all() {
+    let (test, users) = projected(3).await;
+    // Twelve thousand events more of each user, which the audit has.
+    test.execute(
+        "INSERT INTO log.events
+         SELECT (jsonb_populate_record(e, jsonb_build_object('position', e.position + 1000 + row_number() OVER (
+                     PARTITION BY e.partition ORDER BY e.position, n), 'sequence', e.sequence + n,
+                     'event_id', gen_random_uuid()))).*
+         FROM log.events e CROSS JOIN generate_series(1, 12000) AS n WHERE e.sequence = 4;
+         INSERT INTO audit_1.entries
+         SELECT position, recorded_at, partition, tenant_id, aggregate_type, event_type, metadata->>'actor',
+                metadata->>'import_id'
+         FROM log.events WHERE sequence > 4;
+         UPDATE projections.checkpoints SET position = 100000 WHERE projection = 'audit'",
+    )
+    .await;
+    let mut service = test.provisioned.service.connect().await.unwrap();
+    let streams: Vec<StreamId> = users.0.values().map(|user| user.stream.clone()).collect();
+    let projection = Audit::of(&test.log, AUDIT);
+    test.execute(
+        "DELETE FROM audit_1.entries a USING log.events e
+         WHERE e.partition = a.partition AND e.position = a.position AND e.aggregate_id <> 'user-1' AND e.sequence = 12000",
+    )
+    .await;
+    let compared = drift::compare(&test.log, &projection, &mut service, AUDIT, &streams, None).await.unwrap();
+    assert!(compared.unfolded.is_empty(), "{:?}", compared.unfolded);
+    assert_eq!(by_id(&compared.drifts), expected(&[("user-0", &["missing"][..]), ("user-2", &["missing"])]));
+    let background =
+        drift::compare(&test.log, &projection, &mut service, AUDIT, &streams, Some(10_000)).await.unwrap();
+    assert_eq!((background.drifts.len(), background.unfolded.len()), (0, 3));
+    let told = background.unfolded[0].error.told();
+    assert!(told.contains("more than 10000 events"), "{told}");
 }
 
 /// Commands that keep coming until they are told to stop.
@@ -420,7 +455,8 @@ async fn rows_of_a_parked_stream_are_what_the_events_before_that_one_say() {
     let mut service = test.provisioned.service.connect().await.unwrap();
     let streams: Vec<StreamId> = users.0.values().map(|user| user.stream.clone()).collect();
     let projection = Profiles::of(&test.log, PROFILES);
-    let compared = drift::compare(&test.log, &projection, &mut service, PROFILES, &streams).await.unwrap();
+    let compared =
+        drift::compare(&test.log, &projection, &mut service, PROFILES, &streams, None).await.unwrap();
     assert_eq!(compared.parked, 3);
     // What queues may be what removes the row.
     test.execute("INSERT INTO vault.tombstones VALUES ('user-0', 'acme', 'user', now())").await;
@@ -513,7 +549,7 @@ async fn a_stream_that_cannot_be_folded_is_told_and_the_others_are_compared() {
     let mut service = test.provisioned.service.connect().await.unwrap();
     let streams: Vec<StreamId> = users.0.values().map(|user| user.stream.clone()).collect();
     let projection = Profiles::of(&log, PROFILES);
-    let compared = drift::compare(&log, &projection, &mut service, PROFILES, &streams).await.unwrap();
+    let compared = drift::compare(&log, &projection, &mut service, PROFILES, &streams, None).await.unwrap();
     assert_eq!(by_id(&compared.drifts), expected(&[("user-2", &["status"]), ("user-4", &["status"])]));
     let told: Vec<String> = compared.unfolded.iter().map(|unfolded| unfolded.error.told()).collect();
     let unfolded: Vec<&str> =
@@ -524,5 +560,5 @@ async fn a_stream_that_cannot_be_folded_is_told_and_the_others_are_compared() {
     // A version that is gone is no fault of streams.
     let gone = Version { number: 7, ..PROFILES };
     let projection = Profiles::of(&log, gone);
-    assert!(drift::compare(&log, &projection, &mut service, gone, &streams).await.is_err());
+    assert!(drift::compare(&log, &projection, &mut service, gone, &streams, None).await.is_err());
 }

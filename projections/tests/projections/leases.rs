@@ -152,6 +152,81 @@ async fn a_member_that_froze_inside_a_transaction_loses_its_sessions_with_its_le
     heir.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_member_that_died_left_locked_is_taken_once_its_silence_is_long_enough() {
+    let test = Test::new().await;
+    let dead = Uuid::now_v7();
+    test.execute(&format!(
+        "INSERT INTO projections.members (member, process, works, heard_at)
+         VALUES ('{dead}', 'dead', '{{profiles 1}}', clock_timestamp());
+         UPDATE projections.leases SET holder = '{dead}', epoch = 7 WHERE projection = 'profiles';
+         UPDATE projections.checkpoints SET epoch = 7 WHERE projection = 'profiles'"
+    ))
+    .await;
+    // Its projector's session is all that is left of it.
+    let mut projector = session_of(&test, format!("profiles_1 {dead}")).await;
+    let mut transaction = projector.begin().await.unwrap();
+    sqlx::query("SELECT FROM projections.checkpoints WHERE projection = 'profiles' FOR UPDATE")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let heir = profiles(&test, &test.log).await;
+    let begun = Instant::now();
+    while holders(&test).await.values().any(|(holder, _)| *holder == Some(dead)) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "nobody took over");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(sqlx::query("SELECT 1").execute(&mut *transaction).await.is_err(), "its session lives on");
+    heir.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_cannot_be_taken_keeps_nobody_from_the_others() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    assert_eq!(owner(&test).await.make(&SCHEMA).await.unwrap(), 2);
+    // Somebody who is no member holds the first version's checkpoints, and a member that froze has the second one.
+    let mut stranger = test.superuser().await;
+    sqlx::raw_sql(
+        "BEGIN;
+         SELECT FROM projections.checkpoints WHERE projection = 'profiles' AND version = 1 FOR UPDATE",
+    )
+    .execute(&mut stranger)
+    .await
+    .unwrap();
+    let frozen = Uuid::now_v7();
+    test.execute(&format!(
+        "INSERT INTO projections.members (member, process, works, heard_at)
+         VALUES ('{frozen}', 'frozen', '{{profiles 1}}', clock_timestamp());
+         UPDATE projections.leases SET holder = '{frozen}' WHERE projection = 'profiles' AND version = 2"
+    ))
+    .await;
+    let _member = session_of(&test, format!("rollcall-member {frozen}")).await;
+
+    let process = profiles(&test, &test.log).await;
+    let held = |version: i32| {
+        format!(
+            "SELECT count(holder) FROM projections.leases
+             WHERE projection = 'profiles' AND version = {version} AND holder <> '{frozen}'"
+        )
+    };
+    until(&test, &held(2), 4).await;
+    let epochs =
+        "SELECT sum(epoch)::int8 FROM projections.leases WHERE projection = 'profiles' AND version = 2";
+    let before = test.number(epochs).await;
+    // For longer than a lease lasts that nobody renews.
+    for round in 1..6 {
+        write(&test, &mut users, round).await;
+        until(&test, BEHIND, 0).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!((test.number(epochs).await, test.number(&held(1)).await), (before, 0));
+    sqlx::raw_sql("COMMIT").execute(&mut stranger).await.unwrap();
+    until(&test, &held(1), 4).await;
+    test.wait(&process.progress).await;
+    process.stop().await;
+}
+
 /// Waits until a number is what it should be.
 pub async fn until(test: &Test, sql: &str, wanted: i64) {
     let begun = Instant::now();
@@ -167,6 +242,15 @@ const BEHIND: &str = "SELECT count(*) FROM projections.checkpoints c
 /// Sessions that wait for a lock on the new version's rows.
 const WAITING: &str =
     "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'profiles_2.users'::regclass";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_owner_of_the_read_models_began_ends_with_its_process() {
+    let indexing = Indexing::begin().await;
+    // Nobody waits for the answer any more, and the connection is closed.
+    indexing.made.abort();
+    until(&indexing.test, WAITING, 0).await;
+    indexing.goes_on().await;
+}
 
 /// A version beside the first one, whose indexes are being made and are not done before `unlock` ends, while events come.
 struct Indexing {

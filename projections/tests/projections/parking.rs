@@ -287,8 +287,7 @@ async fn what_is_discarded_while_its_stream_is_being_tried_is_done_without_in_se
     let mut connection = test.superuser().await;
     let nobody_waits = Duration::ZERO;
     operator::retry(&mut connection, std::slice::from_ref(&one), nobody_waits).await.unwrap();
-    let begun =
-        "SELECT count(*) FROM projections.parked WHERE retry_at > clock_timestamp() + interval '90 s'";
+    let begun = "SELECT count(*) FROM projections.parked WHERE NOT asked AND retry_at > clock_timestamp()";
     tokio::time::timeout(PATIENCE, async {
         while test.number(begun).await == 0 {
             sleep(Duration::from_millis(20)).await;
@@ -302,6 +301,48 @@ async fn what_is_discarded_while_its_stream_is_being_tried_is_done_without_in_se
     let outcome = discard(&test, "user-0").await;
     assert!(matches!(&outcome, Outcome::Parked(now) if now.sequence == one.sequence + 1), "{outcome:?}");
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn what_passes_while_one_stream_is_tried_puts_off_no_other_and_forgets_nobodys_request() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    rounds(&test, &mut users, 0..4).await;
+    for user in 0..8 {
+        poison(&test, &users, user, 3).await;
+    }
+    let process = profiles(&test, &test.another_log().await).await;
+    test.wait(&process.progress).await;
+    assert_eq!(parked(&test).await.len(), 8);
+    cure(&test).await;
+    // The disk is full for the first that is tried, and nobody else.
+    test.execute(
+        "CREATE SEQUENCE public.tried;
+         CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+             $$ BEGIN
+                 IF nextval('public.tried') = 1 THEN RAISE EXCEPTION 'no' USING ERRCODE = '53100'; END IF;
+                 RETURN NEW;
+             END $$;
+         CREATE TRIGGER full_disk BEFORE UPDATE ON profiles_1.users FOR EACH ROW EXECUTE FUNCTION public.refuse()",
+    )
+    .await;
+    let asked = parked(&test).await;
+    operator::retry(&mut test.superuser().await, &asked, Duration::ZERO).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while parked(&test).await.len() > 1 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+    .unwrap();
+    // That one has its turn in a minute, and not in the two that nobody's asking would make of it.
+    let soon =
+        "SELECT count(*) FROM projections.parked WHERE retry_at <= clock_timestamp() + interval '1 minute'";
+    assert_eq!(test.number(soon).await, 1);
+    test.execute("UPDATE projections.parked SET retry_at = clock_timestamp()").await;
+    until_none_is_parked(&test).await;
+    assert_folded(&rows(&test, &users).await, &users);
     process.stop().await;
 }
 
@@ -549,6 +590,32 @@ async fn when_too_much_is_parked_the_partition_stops() {
     let poisoned = "SELECT position FROM log.events WHERE event_type LIKE 'Poisoned%'";
     assert_eq!(at, test.number(poisoned).await - 1);
     process.stop().await;
+}
+
+#[tokio::test]
+async fn however_many_streams_are_parked_all_of_them_are_tried_again() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    rounds(&test, &mut users, 0..1).await;
+    test.execute(
+        "INSERT INTO projections.parked (position, sequence, event_id, parked_at, tried_at, retry_at, version, partition,
+             tries, projection, tenant_id, aggregate_type, aggregate_id, event_type, error)
+         SELECT 1, 1, gen_random_uuid(), now(), now(), now() + interval '1 day', 1, n % 4, 1, 'profiles', 'acme', 'user',
+                'other-' || n, 'X', 'x'
+         FROM generate_series(1, 2500) AS n",
+    )
+    .await;
+    let mut connection = test.superuser().await;
+    let all = operator::all(&mut connection, &Sought::default()).await.unwrap();
+    let ids: BTreeSet<&str> = all.iter().map(|one| &*one.aggregate_id).collect();
+    assert_eq!((all.len(), ids.len()), (2_500, 2_500));
+    // Nobody is there to try them.
+    let outcomes = operator::retry(&mut connection, &all, Duration::ZERO).await.unwrap();
+    assert_eq!(outcomes.len(), 2_500);
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Untried)));
+    assert_eq!(test.number("SELECT count(*) FROM projections.parked WHERE asked").await, 2_500);
+    let sought = Sought { id: Some("other-7".to_owned()), ..Sought::default() };
+    assert_eq!(operator::all(&mut connection, &sought).await.unwrap().len(), 1);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::{
     leases::until,
-    nats::{Publishing, STREAM, Server, until_there_are},
+    nats::{Publishing, STREAM, Server, until_published, until_there_are},
     support::{PARTITIONS, PATIENCE, Test},
     users::{Users, seats},
 };
@@ -91,6 +91,43 @@ async fn what_was_published_before_a_checkpoint_was_lost_is_not_published_again(
         server.assert_published(&test).await;
         publishing.stop().await;
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn where_the_stream_lost_its_last_messages_a_partition_that_has_none_is_not_published_from_its_beginning()
+ {
+    let (test, server) = (Test::new().await, Server::start().await);
+    let mut users = Users::default();
+    fill(&test, &mut users, 0..4).await;
+    let publishing = Publishing::start(&test, &test.log, &server).await;
+    test.wait(publishing.progress()).await;
+    until_there_are(&test, &server).await;
+    publishing.stop().await;
+    // All messages of a partition have expired, and two more than the stream has are known to have been in it.
+    let partition = users.0[&0].stream.partition(PARTITIONS);
+    let mut stream = server.context().await.get_stream(STREAM).await.unwrap();
+    stream.purge().filter(format!("rollcall.events.*.*.*.{partition}")).await.unwrap();
+    let state = stream.info().await.unwrap().state.clone();
+    let events = test.number("SELECT count(*) FROM log.events").await;
+    assert!(state.messages + 2 < u64::try_from(events).unwrap(), "{state:?}");
+    test.execute(&format!("UPDATE projections.published SET stream_sequence = {}", state.last_sequence + 2))
+        .await;
+    // Longer than the server would notice by itself.
+    sleep(Duration::from_millis(300)).await;
+    let publishing = Publishing::start(&test, &test.log, &server).await;
+    until_published(&server, state.messages + 2).await;
+    users.wish(&test.log, 0, seats(77)).await;
+    test.wait(publishing.progress()).await;
+    let head = test.log.heads().position(partition);
+    until_published(&server, state.messages + 3).await;
+    let now = stream.info().await.unwrap().state.clone();
+    assert_eq!(now.messages, state.messages + 3);
+    for (sequence, position) in (state.last_sequence + 1..=now.last_sequence).zip(head - 2..) {
+        let message = stream.get_raw_message(sequence).await.unwrap();
+        assert_eq!(message.headers.get("ce-position").unwrap().as_str(), position.to_string());
+    }
+    publishing.stop().await;
     server.stop().await;
 }
 
