@@ -10,7 +10,7 @@ SOAK_MINUTES ?= 30
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test soak lint bench clients check-deploy fuzz fuzz-quick
+.PHONY: help install run test soak lint bench bench-peers clients check-deploy fuzz fuzz-quick
 
 help: ## Say what there is to make
 	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,6 +37,10 @@ lint: ## Check format and lints
 
 bench: install ## Measure speed beside its baselines, and what operating costs
 	cargo bench --bench throughput --bench operating --bench log
+
+bench-peers: install ## Measure speed beside Directus and the Python library eventsourcing
+	cargo build --release
+	scripts/bench-peers.sh
 
 clients: install ## Run every example of docs/clients.md
 	cargo build
