@@ -11,7 +11,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("unix_socket_directories", ""),
     ("cluster_name", "rollcall"),
     ("max_connections", "200"),
-    ("shared_buffers", "256MB"),
     // Acknowledged means on disk.
     ("fsync", "on"),
     ("full_page_writes", "on"),
@@ -19,7 +18,7 @@ const SETTINGS: &[(&str, &str)] = &[
     // The first change of a page after a checkpoint writes the whole page to the WAL: three times as long between
     // checkpoints as by default means fewer of those. The size bounds what recovery has to replay.
     ("checkpoint_timeout", "15min"),
-    ("max_wal_size", "2GB"),
+    ("max_wal_size", "4GB"),
     ("timezone", "UTC"),
     // What goes to the log file must not hold personal values, and the texts of errors quote what they complain about.
     // `log` stands above ERROR: errors go to the client that caused them, LOG, FATAL and PANIC to the file.
@@ -36,7 +35,38 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 pub fn arguments(data: &Path, port: u16) -> Vec<OsString> {
-    let place = [OsString::from("-D"), data.into(), "-p".into(), port.to_string().into()];
+    let buffers = format!("shared_buffers={}MB", shared_buffers_mib(memory_mib()));
+    let place = [
+        OsString::from("-D"),
+        data.into(),
+        "-p".into(),
+        port.to_string().into(),
+        "-c".into(),
+        buffers.into(),
+    ];
     let settings = SETTINGS.iter().flat_map(|(name, value)| ["-c".into(), format!("{name}={value}").into()]);
     place.into_iter().chain(settings).collect()
+}
+
+/// Claims and records have random keys: where their indexes do not fit, each append waits for pages to be written. A
+/// sixteenth of the machine is the server's, since others live there too; PostgreSQL takes it as it needs it.
+fn shared_buffers_mib(memory_mib: u64) -> u64 {
+    (memory_mib / 16).clamp(256, 1_024)
+}
+
+/// Of the machine; none where it does not say.
+fn memory_mib() -> u64 {
+    nix::sys::sysinfo::sysinfo().map_or(0, |machine| machine.ram_total() / (1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sixteenth_of_the_machine_within_bounds_is_the_servers() {
+        for (memory, buffers) in [(0, 256), (2_048, 256), (8_192, 512), (24_000, 1_024), (1 << 20, 1_024)] {
+            assert_eq!(shared_buffers_mib(memory), buffers);
+        }
+    }
 }
