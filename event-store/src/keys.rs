@@ -192,7 +192,7 @@ impl Keys {
     ) -> Result<Vec<SubjectKey>, Error> {
         let cached = |subject: &&StreamId| match source {
             Source::Vault => None,
-            Source::Remembering | Source::Passing => self.0.cache.get(*subject).map(SubjectKey::Alive),
+            Source::Remembering | Source::Passing => self.0.cache.get(subject).map(SubjectKey::Alive),
         };
         let found: Vec<Option<SubjectKey>> = subjects.iter().map(cached).collect();
         // Each unknown subject once.

@@ -27,7 +27,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::{runtime::Runtime, time::sleep};
 use uuid::Uuid;
 
-use crate::support::{PATIENCE, Test, event, release, stream, stream_in, take, wish};
+use crate::support::{PATIENCE, Test, event, release, stream_in, take, wish};
 
 const STREAMS: u8 = 4;
 const CLAIMS: u8 = 4;
