@@ -8,6 +8,7 @@ mod balancer;
 mod compression;
 mod configuration;
 mod filling;
+mod from_memory;
 mod limits;
 mod parked;
 mod rebuild;
