@@ -5,9 +5,17 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::{CALLERS, load, median, number, rollcall::Rollcall, rollcall::Setup, seconds};
+use crate::{
+    CALLERS,
+    rollcall::{Rollcall, Setup},
+    support::{
+        load,
+        report::{Figure, Goal, Report},
+        run::{median, number, seconds},
+    },
+};
 
-pub async fn measure() {
+pub async fn measure(report: &mut Report) {
     let hold = Duration::from_secs(number("BENCH_HOLD_SECONDS", 300));
     let variables = vec![("ROLLCALL_LOG".to_owned(), "warn".to_owned())];
     let service = Rollcall::start(Setup { variables, ..Setup::default() });
@@ -27,11 +35,11 @@ pub async fn measure() {
         during.push(load::creates(&base, CALLERS, seconds()).await.rate());
     }
     held.rollback().await.unwrap();
-    let last = median(during.split_off(during.len().saturating_sub(3)));
-    let before = median(before);
-    println!(
-        "| CreateUser after a snapshot was held for {} s | {last:.0}/s | before: {before:.0}/s | {:.2} | ≥ 0.80 |",
-        hold.as_secs(),
-        last / before
+    let last = median(&during.split_off(during.len().saturating_sub(3)));
+    let before = median(&before);
+    report.add(
+        Figure::rate(format!("CreateUser after a snapshot was held for {} s", hold.as_secs()), last)
+            .against("before", before)
+            .goal(Goal::RatioAtLeast(0.8)),
     );
 }
