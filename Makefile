@@ -49,7 +49,7 @@ bench-quick: install ## Measure speed alone, with 10,000 users and short, in und
 	BENCH_OUT=$(BENCHED)/quick BENCH_USERS=10000 BENCH_SECONDS=1 BENCH_ROUNDS=3 cargo bench --bench speed
 
 bench-large: install ## Measure how cost grows to 10 million users, into benches/RESULTS.md (hours)
-	BENCH_OUT=$(BENCHED)/large BENCH_USERS=10000,10000000 cargo bench --bench speed
+	BENCH_OUT=$(BENCHED)/large BENCH_USERS=10000,10000000 cargo bench --bench speed -- reads create update
 	$(ASSEMBLE)
 
 clients: install ## Run every example of docs/clients.md

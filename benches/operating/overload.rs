@@ -58,19 +58,17 @@ pub async fn measure(report: &mut Report) {
     let last_mb = seen_rounds[seen_rounds.len() - 1].memory_mb.1;
     let Round { wanted_rate, served, seen, .. } = middle(seen_rounds, |round| round.served);
     let clients = thousands(CALLERS as f64);
+    let name = format!("{clients} clients that want {} commands/s", thousands(wanted_rate));
     report.add(
-        Figure::rate(
-            format!("{clients} clients that want {} commands/s: served", thousands(wanted_rate)),
-            seen.served_rate,
-        )
-        .detail(format!("{}/s refused", thousands(seen.refused_rate)))
-        .against("the best before and after", seen.served_rate / served)
-        .goal(Goal::RatioAtLeast(0.9)),
+        Figure::rate(format!("{name}: served"), seen.served_rate)
+            .detail(format!("{}/s refused", thousands(seen.refused_rate)))
+            .against("the best before and after", seen.served_rate / served)
+            .goal(Goal::RatioAtLeast(0.9)),
     );
     let p99_ms = seen.latencies.value_at_quantile(0.99) as f64 / 1_000.0;
-    report.add(Figure::ms("the same: p99 of what is served", p99_ms).goal(Goal::Below(1_000.0)));
+    report.add(Figure::ms(format!("{name}: p99 of what is served"), p99_ms).goal(Goal::Below(1_000.0)));
     report.add(
-        Figure::mb("the same: memory in the last round", last_mb)
+        Figure::mb(format!("{name}: memory in the last round"), last_mb)
             .against("in the first", first_mb)
             .goal(Goal::RatioAtMost(1.1)),
     );

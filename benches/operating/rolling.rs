@@ -62,7 +62,7 @@ pub async fn measure(report: &mut Report) {
             .detail(format!("of {}", seen.done.load(Ordering::Relaxed)))
             .goal(Goal::None),
     );
-    report.add(Figure::ms("the same: p99", p99(&rolling)).against("without a restart", p99(&steady)));
+    report.add(Figure::ms(format!("{name}: p99"), p99(&rolling)).against("without a restart", p99(&steady)));
     drop(apis);
     site.stop().await;
 }

@@ -1,5 +1,7 @@
 //! What one command leaves on the disk, beside its event alone.
 
+use std::time::Duration;
+
 use sqlx::{Executor, PgConnection};
 
 use crate::{
@@ -24,6 +26,7 @@ pub async fn measure(world: &mut World, report: &mut Report) {
         .execute("CREATE TABLE bare.copied AS SELECT partition, position FROM log.heads")
         .await
         .unwrap();
+    vacuums(&mut world.owner, false).await;
     // What follows a checkpoint writes whole pages: neither pays for that while it counts.
     world.owner.execute("CHECKPOINT").await.unwrap();
     create_once(world, &api.ready.http).await;
@@ -36,6 +39,7 @@ pub async fn measure(world: &mut World, report: &mut Report) {
     let before = Disk::of(&mut world.owner, &[BARE]).await;
     copy_event_rows(&mut world.owner).await;
     let bare = Disk::of(&mut world.owner, &[BARE]).await.since(&before);
+    vacuums(&mut world.owner, true).await;
 
     let parts = TABLES.iter().zip(&ours.tables).map(|(table, bytes)| format!("{table} {:.0}", bytes / done));
     let parts: Vec<String> = parts.chain([format!("WAL {:.0}", ours.wal / done)]).collect();
@@ -49,6 +53,25 @@ pub async fn measure(world: &mut World, report: &mut Report) {
         .against("the event row alone with its primary key", bare.all() / done)
         .goal(Goal::RatioAtMost(2.0)),
     );
+}
+
+/// Whether tables are tidied up in the background. What that writes, of read models most of all, is not what commands write.
+async fn vacuums(owner: &mut PgConnection, wanted: bool) {
+    let wish = if wanted { "on" } else { "off" };
+    owner.execute(format!("ALTER SYSTEM SET autovacuum = {wish}").as_str()).await.unwrap();
+    owner.execute("SELECT pg_reload_conf()").await.unwrap();
+    while !wanted {
+        let at_work: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'",
+        )
+        .fetch_one(&mut *owner)
+        .await
+        .unwrap();
+        if at_work == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// The events that came since the last time, one by one into a table without other indexes.

@@ -12,7 +12,7 @@ use crate::{
         load::{self, Seen},
         process::resident_mb,
         report::{Figure, Goal, Report, thousands},
-        requests::{BATCH_MAX, BatchGets, Gets, Pick, Requests},
+        requests::{BatchGets, Gets, Pick, Requests},
         run::{median, middle, rounds, seconds},
     },
     world::World,
@@ -25,6 +25,7 @@ const HOT: usize = 1_000;
 /// A rate at which the machine is idle nearly all the time.
 const IDLE_RATE: f64 = 1_000.0;
 const MANY: usize = 5_000;
+pub const BATCH_NAME: &str = "POST /users/batch-get of 1,000: p50";
 
 fn hot_users(world: &World) -> Arc<Vec<Uuid>> {
     Arc::new(world.users.iter().copied().take(HOT).collect())
@@ -124,7 +125,7 @@ pub async fn batch(world: &World, up: &Rollcall, figure: bool, report: &mut Repo
     let seen = middle(seen, |seen| seen.ms(0.5));
     if figure {
         report.add(
-            Figure::ms(format!("POST /users/batch-get of {BATCH_MAX}: p50"), seen.ms(0.5))
+            Figure::ms(BATCH_NAME, seen.ms(0.5))
                 .detail(format!("p99 {:.1} ms", seen.ms(0.99)))
                 .goal(Goal::Below(20.0)),
         );
@@ -151,5 +152,5 @@ pub async fn many(world: &World, up: &Rollcall, report: &mut Report) {
             .detail(format!("{}/s, p50 {:.0} ms, no error", thousands(seen.rate()), seen.ms(0.5)))
             .goal(Goal::Below(150.0)),
     );
-    report.add(Figure::mb("the same: memory of the process", memory_mb).goal(Goal::Below(400.0)));
+    report.add(Figure::mb(format!("{name}: memory of the process"), memory_mb).goal(Goal::Below(400.0)));
 }

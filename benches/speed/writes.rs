@@ -8,7 +8,7 @@ use crate::{
     baseline::{Copies, Pgbench, PostgresEs},
     support::{
         load::{self, Seen},
-        report::{Figure, Goal, Report},
+        report::{Figure, Goal, Report, thousands},
         requests::{BATCH_MAX, Pick, Renames},
         run::{median, middle, rounds, seconds},
     },
@@ -64,13 +64,13 @@ pub async fn create(world: &mut World, report: &mut Report) -> Seen {
     let seen = middle(ours, Seen::rate);
     let name = format!("CreateUser over HTTP, {CALLERS} connections, command-api alone");
     report.add(
-        Figure::rate(name, seen.rate())
+        Figure::rate(&name, seen.rate())
             .detail(quantiles(&seen))
             .against("postgres-es, in-process", median(&es_rates))
             .goal(Goal::RatioAtLeast(5.0)),
     );
     report.add(
-        Figure::rate("the same", seen.rate())
+        Figure::rate(&name, seen.rate())
             .against("pgbench, an event row a transaction, at its best", median(&pg_rates))
             .goal(Goal::RatioAtLeast(1.5)),
     );
@@ -117,14 +117,15 @@ pub async fn commands(world: &mut World, report: &mut Report) {
             by_several.push(users as f64 / several.as_secs_f64());
         }
     }
-    let name = format!("POST /commands, {BATCH_MAX} creates each, {WRITERS} connections: users");
+    let name =
+        format!("POST /commands, {} creates each, {WRITERS} connections: users", thousands(BATCH_MAX as f64));
     report.add(
-        Figure::rate(name, median(&ours))
+        Figure::rate(&name, median(&ours))
             .against("COPY of the same rows into the same tables", median(&by_one))
             .goal(Goal::RatioAtLeast(0.5)),
     );
     report.add(
-        Figure::rate("the same", median(&ours))
+        Figure::rate(&name, median(&ours))
             .against(format!("COPY by {WRITERS} sessions at once"), median(&by_several)),
     );
 }
