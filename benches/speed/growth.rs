@@ -60,7 +60,10 @@ async fn vacuums(owner: &mut PgConnection, wanted: bool) {
     let wish = if wanted { "on" } else { "off" };
     owner.execute(format!("ALTER SYSTEM SET autovacuum = {wish}").as_str()).await.unwrap();
     owner.execute("SELECT pg_reload_conf()").await.unwrap();
-    while !wanted {
+    if wanted {
+        return;
+    }
+    loop {
         let at_work: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'",
         )

@@ -140,7 +140,7 @@ fn compare(large: &Core, small: &Core, small_size: u64, report: &mut Report) {
         report.add(if let Some(small) = small { figure.against(&baseline, small) } else { figure });
     }
     if let Some(p50) = large.batch_p50_ms {
-        let figure = Figure::ms(reads::BATCH_NAME, p50);
+        let figure = Figure::ms(reads::BATCH_NAME, p50).goal(reads::BATCH_GOAL);
         report.add(if let Some(small) = small.batch_p50_ms {
             figure.against(&baseline, small)
         } else {

@@ -25,6 +25,7 @@ const HOT: usize = 1_000;
 /// A rate at which the machine is idle nearly all the time.
 const IDLE_RATE: f64 = 1_000.0;
 const MANY: usize = 5_000;
+pub const BATCH_GOAL: Goal = Goal::Below(20.0);
 pub const BATCH_NAME: &str = "POST /users/batch-get of 1,000: p50";
 
 fn hot_users(world: &World) -> Arc<Vec<Uuid>> {
@@ -127,7 +128,7 @@ pub async fn batch(world: &World, up: &Rollcall, figure: bool, report: &mut Repo
         report.add(
             Figure::ms(BATCH_NAME, seen.ms(0.5))
                 .detail(format!("p99 {:.1} ms", seen.ms(0.99)))
-                .goal(Goal::Below(20.0)),
+                .goal(BATCH_GOAL),
         );
     }
     seen

@@ -166,11 +166,11 @@ fn at_rate(what: &str, percent: u32, rate: f64, seen: Vec<Seen>, report: &mut Re
 
 /// What the process holds once it has done everything that it can do.
 pub async fn memory(world: &mut World, up: &Rollcall, report: &mut Report) {
-    let (base, during) = (&up.ready.http, seconds());
-    let users = world::create(base, move |_, elapsed| elapsed < during).await.len();
+    let base = &up.ready.http;
+    let users = world::create_during(base, seconds()).await.len();
     world.acknowledge(users, users).await;
     let batches = vec![BatchGets::new(&world.users, Pick::at_random(1))];
-    load::closed(base, batches, 200, during).await;
+    load::closed(base, batches, 200, seconds()).await;
     world.caught_up().await;
     report.add(
         Figure::mb("memory of up's own process after all of this", resident_mb(up.pid()))

@@ -1,7 +1,10 @@
 //! A log of so many users, and the books of what was acknowledged on it.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -44,8 +47,7 @@ impl World {
         let mut world = Self { site, owner, users: Arc::default(), events: 0, created: 0 };
         let begun = Instant::now();
         let commands = world.command_api();
-        let batches = usize::try_from(users).unwrap().div_ceil(BATCH_MAX * WRITERS);
-        let made = create(&commands.ready.http, move |done, _| done < batches).await;
+        let made = create_so_many(&commands.ready.http, usize::try_from(users).unwrap()).await;
         world.acknowledge(made.len(), made.len()).await;
         world.users = Arc::new(made);
         world.tidy().await;
@@ -154,22 +156,28 @@ impl World {
     }
 }
 
-/// Creates users by batches over [`WRITERS`] connections, each for as long as it is to go on after so many batches and so much
-/// time; their ids.
-pub async fn create(
-    base: &str,
-    goes_on: impl Fn(usize, Duration) -> bool + Clone + Send + 'static,
-) -> Vec<Uuid> {
+/// Creates so many users, to whole batches; their ids.
+pub async fn create_so_many(base: &str, users: usize) -> Vec<Uuid> {
+    let batches = Arc::new(AtomicUsize::new(0));
+    create(base, move || batches.fetch_add(1, Ordering::Relaxed) * BATCH_MAX < users).await
+}
+
+/// Creates users for so long; their ids.
+pub async fn create_during(base: &str, during: Duration) -> Vec<Uuid> {
     let begun = Instant::now();
+    create(base, move || begun.elapsed() < during).await
+}
+
+/// By batches over [`WRITERS`] connections, another one for as long as there is to be one.
+async fn create(base: &str, goes_on: impl Fn() -> bool + Clone + Send + 'static) -> Vec<Uuid> {
     let writers = (0..WRITERS).map(|_| {
         let (base, goes_on) = (base.to_owned(), goes_on.clone());
         tokio::spawn(async move {
             let mut connection = HttpConnection::open(&base).await;
-            let (mut batches, mut users, mut done) = (Batches::new(), Vec::new(), 0);
-            while goes_on(done, begun.elapsed()) {
+            let (mut batches, mut users) = (Batches::new(), Vec::new());
+            while goes_on() {
                 let answer = connection.request(batches.next()).await.expect(200);
                 users.extend(outcomes(answer.body, 201));
-                done += 1;
             }
             users
         })

@@ -104,8 +104,8 @@ pub async fn commands(world: &mut World, report: &mut Report) {
     let api = world.command_api();
     let (mut ours, mut by_one, mut by_several) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=rounds() {
-        let (begun, during) = (Instant::now(), seconds());
-        let users = world::create(&api.ready.http, move |_, elapsed| elapsed < during).await.len();
+        let begun = Instant::now();
+        let users = world::create_during(&api.ready.http, seconds()).await.len();
         let took = begun.elapsed();
         world.acknowledge(users, users).await;
         let rows = one.missing().await;
@@ -133,9 +133,8 @@ pub async fn commands(world: &mut World, report: &mut Report) {
 /// Updates of users whose streams have five events, each round of users of its own.
 pub async fn update(world: &mut World, es: bool, report: &mut Report) -> Seen {
     let each = usize::try_from(seconds().as_secs()).unwrap() * UPDATED_PER_SECOND;
-    let batches = (each * (rounds() + 1)).div_ceil(BATCH_MAX * WRITERS);
     let filling = world.command_api();
-    let users = world::create(&filling.ready.http, move |done, _| done < batches).await;
+    let users = world::create_so_many(&filling.ready.http, each * (rounds() + 1)).await;
     world.acknowledge(users.len(), users.len()).await;
     world.rename(&filling.ready.http, &users, STREAM_EVENTS - 1).await;
     drop(filling);
@@ -154,14 +153,14 @@ pub async fn update(world: &mut World, es: bool, report: &mut Report) -> Seen {
         let users = Arc::new(users.to_vec());
         let seen = update_once(world, &api.ready.http, &users).await;
         let es_rate = match &framework {
-            Some(framework) => framework.rename(&users, CALLERS, seconds()).await,
-            None => f64::NAN,
+            Some(framework) => Some(framework.rename(&users, CALLERS, seconds()).await),
+            None => None,
         };
-        eprintln!("UpdateUser: {:.0}/s, postgres-es {es_rate:.0}/s", seen.rate());
         // The first round warms up.
         if round > 0 {
+            eprintln!("UpdateUser: {:.0}/s, postgres-es {:.0}/s", seen.rate(), es_rate.unwrap_or_default());
             ours.push(seen);
-            es_rates.push(es_rate);
+            es_rates.extend(es_rate);
         }
     }
     let seen = middle(ours, Seen::rate);

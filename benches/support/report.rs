@@ -172,10 +172,10 @@ impl Report {
     }
 
     pub fn add(&mut self, figure: Figure) {
-        println!("{}", figure.row());
         if self.sections.is_empty() {
-            self.section("Figures");
+            self.section(self.bench.clone());
         }
+        println!("{}", figure.row());
         if let Some(section) = self.sections.last_mut() {
             section.figures.push(figure);
         }

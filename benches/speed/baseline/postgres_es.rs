@@ -35,7 +35,7 @@ pub struct Created {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
-    UserCreated(Created),
+    UserCreated(Box<Created>),
     ProfileChanged { given_name: (String, String) },
 }
 
@@ -53,7 +53,7 @@ impl DomainEvent for Event {
 }
 
 pub enum Command {
-    Create(Created),
+    Create(Box<Created>),
     Rename(String),
 }
 
@@ -83,7 +83,7 @@ impl Aggregate for Person {
 
     fn apply(&mut self, event: Event) {
         match event {
-            Event::UserCreated(created) => self.0 = created,
+            Event::UserCreated(created) => self.0 = *created,
             Event::ProfileChanged { given_name: (_, to) } => self.0.given_name = to,
         }
     }
@@ -113,7 +113,7 @@ impl PostgresEs {
     pub async fn create(&self, callers: usize, during: Duration) -> f64 {
         self.run(callers, during, || {
             let id = Uuid::now_v7();
-            (id, Command::Create(created(id)))
+            (id, Command::Create(Box::new(created(id))))
         })
         .await
     }
@@ -121,7 +121,7 @@ impl PostgresEs {
     /// Makes users of these ids, with streams of that many events.
     pub async fn fill(&self, ids: &[Uuid], events: usize) {
         let like = Uuid::now_v7();
-        self.framework.execute(&like.to_string(), Command::Create(created(like))).await.unwrap();
+        self.framework.execute(&like.to_string(), Command::Create(Box::new(created(like)))).await.unwrap();
         for name in 1..events {
             self.framework
                 .execute(&like.to_string(), Command::Rename(format!("Ada {name:016}")))
