@@ -10,7 +10,7 @@ SOAK_MINUTES ?= 30
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test soak lint bench bench-peers clients check-deploy fuzz fuzz-quick
+.PHONY: help install run test soak lint bench bench-quick bench-large bench-peers clients check-deploy fuzz fuzz-quick
 
 help: ## Say what there is to make
 	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -35,8 +35,22 @@ lint: ## Check format and lints
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-bench: install ## Measure speed beside its baselines, and what operating costs
-	cargo bench --bench throughput --bench operating --bench log
+# Where each benchmark leaves its figures, and what puts them together.
+BENCHED := target/bench
+ASSEMBLE = cargo bench --bench speed -- assemble $(BENCHED)
+
+bench: install ## Measure everything beside its baselines, into benches/RESULTS.md (about an hour)
+	BENCH_OUT=$(BENCHED)/speed cargo bench --bench speed
+	BENCH_OUT=$(BENCHED)/operating cargo bench --bench operating
+	BENCH_OUT=$(BENCHED)/log BENCH_ROUNDS=3 cargo bench --bench log
+	$(ASSEMBLE)
+
+bench-quick: install ## Measure speed alone, with 10,000 users and short, in under three minutes
+	BENCH_OUT=$(BENCHED)/quick BENCH_USERS=10000 BENCH_SECONDS=1 BENCH_ROUNDS=3 cargo bench --bench speed
+
+bench-large: install ## Measure how cost grows to 10 million users, into benches/RESULTS.md (hours)
+	BENCH_OUT=$(BENCHED)/large BENCH_USERS=10000,10000000 cargo bench --bench speed -- reads create update
+	$(ASSEMBLE)
 
 bench-peers: install ## Measure speed beside Directus and the Python library eventsourcing
 	cargo build --release

@@ -2,12 +2,19 @@
 
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::{CALLERS, load, median, number, seconds, site::Site};
+use crate::{
+    CALLERS,
+    site::Site,
+    support::{
+        load,
+        report::{Figure, Goal, Report, thousands},
+        run::{median, number, rounds, seconds},
+    },
+};
 
 const QUIET: [(&str, &str); 1] = [("ROLLCALL_LOG", "warn")];
-const ROUNDS: usize = 3;
 
-pub async fn measure() {
+pub async fn measure(report: &mut Report) {
     let events = number("BENCH_LARGE_EVENTS", 5_000_000);
     let (empty, full) = (Site::migrated().await, Site::migrated().await);
     let api = full.start(&["command-api"], &QUIET);
@@ -16,7 +23,7 @@ pub async fn measure() {
     grow(&full, events).await;
     let apis = [empty.start(&["command-api"], &QUIET), full.start(&["command-api"], &QUIET)];
     let mut rates = [Vec::new(), Vec::new()];
-    for round in 0..=ROUNDS {
+    for round in 0..=rounds() {
         for (api, rates) in apis.iter().zip(&mut rates) {
             let rate = load::creates(&api.ready.http, CALLERS, seconds()).await.rate();
             // The first round warms up.
@@ -25,11 +32,11 @@ pub async fn measure() {
             }
         }
     }
-    let [empty_rate, full_rate] = rates.map(median);
-    println!(
-        "| CreateUser on a log of {events} events | {full_rate:.0}/s | on an empty one: {empty_rate:.0}/s | a command costs {:.2} \
-         times as much | ≤ 1.15 |",
-        empty_rate / full_rate
+    let [empty_rate, full_rate] = rates.map(|rates| median(&rates));
+    report.add(
+        Figure::rate(format!("CreateUser on a log of {} events", thousands(events as f64)), full_rate)
+            .against("on an empty one", empty_rate)
+            .goal(Goal::RatioAtLeast(0.87)),
     );
     drop(apis);
     empty.stop().await;

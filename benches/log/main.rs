@@ -6,13 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on panics")]
 
-#[path = "../throughput/client.rs"]
-#[expect(dead_code, reason = "the other benchmark uses the rest of it")]
-mod client;
 mod large;
-#[path = "../throughput/load.rs"]
-#[expect(dead_code, reason = "the other benchmark uses the rest of it")]
-mod load;
 mod processes;
 mod rebuild;
 #[path = "../../tests/support/rollcall.rs"]
@@ -22,52 +16,38 @@ mod rollcall;
 #[expect(dead_code, reason = "the tests use the rest of it")]
 mod site;
 mod snapshot;
+#[path = "../support/lib.rs"]
+#[expect(dead_code, reason = "the other benchmarks use the rest of it")]
+mod support;
 mod take_over;
 
-use std::time::Duration;
+use support::{report::Report, run};
 
 /// Callers at which the service does most.
 const CALLERS: usize = 256;
 
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// Seconds of each measurement.
-fn seconds() -> Duration {
-    Duration::from_secs(number("BENCH_SECONDS", 5))
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
 fn main() {
-    // `cargo test --benches` asks whether it builds, not how fast it is.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !run::is_wanted() {
         return;
     }
-    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        println!("| figure | Rollcall | baseline | ratio | goal |");
-        println!("| --- | --- | --- | --- | --- |");
-        if wanted("processes") {
-            processes::measure().await;
+        let mut report = Report::new("log", run::rounds());
+        if run::is_part("processes") {
+            processes::measure(&mut report).await;
         }
-        if wanted("take_over") {
-            take_over::measure().await;
+        if run::is_part("take_over") {
+            take_over::measure(&mut report).await;
         }
-        if wanted("rebuild") {
-            rebuild::measure().await;
+        if run::is_part("rebuild") {
+            rebuild::measure(&mut report).await;
         }
-        if wanted("large") {
-            large::measure().await;
+        if run::is_part("large") {
+            large::measure(&mut report).await;
         }
-        if wanted("snapshot") {
-            snapshot::measure().await;
+        if run::is_part("snapshot") {
+            snapshot::measure(&mut report).await;
         }
+        report.finish();
     });
 }

@@ -10,9 +10,12 @@ use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::{
-    number,
     rollcall::{Client, Rollcall},
     site::Site,
+    support::{
+        report::{Figure, Goal, Report, thousands},
+        run::number,
+    },
 };
 
 const QUIET: [(&str, &str); 1] = [("ROLLCALL_LOG", "warn")];
@@ -21,12 +24,12 @@ const CONNECTIONS: u64 = 4;
 /// Events that one read of the tail takes.
 const PAGE: u64 = 1_000;
 
-pub async fn measure() {
+pub async fn measure(report: &mut Report) {
     let events = number("BENCH_EVENTS", 1_000_000);
     let site = Site::migrated().await;
     let commands = site.start(&["command-api"], &QUIET);
     fill(&commands, events).await;
-    tails(&site).await;
+    tails(&site, report).await;
     drop(commands);
 
     // The first version is filled from nothing, too.
@@ -34,12 +37,15 @@ pub async fn measure() {
     let copied = copy(&site).await;
     rebuild(&site, &["profiles"]).await;
     let rate = events as f64 / first.as_secs_f64();
-    println!(
-        "| a rebuild of profiles from {events} events, whole (filled, indexed, checked, switched) | {rate:.0} events/s ({:.0} s) | \
-         INSERT … SELECT of the rows, indexes and all: {:.0} rows/s | {:.2} | ≥ 100,000/s |",
-        first.as_secs_f64(),
-        events as f64 / copied.as_secs_f64(),
-        copied.as_secs_f64() / first.as_secs_f64()
+    let name = format!(
+        "a rebuild of profiles from {} events, whole (filled, indexed, checked, switched)",
+        thousands(events as f64)
+    );
+    report.add(
+        Figure::rate(name, rate)
+            .detail(format!("{:.0} s", first.as_secs_f64()))
+            .against("INSERT … SELECT of the rows, indexes and all", events as f64 / copied.as_secs_f64())
+            .goal(Goal::AtLeast(100_000.0)),
     );
     site.stop().await;
 }
@@ -94,7 +100,7 @@ async fn copy(site: &Site) -> Duration {
     took
 }
 
-async fn tails(site: &Site) {
+async fn tails(site: &Site, report: &mut Report) {
     let mut owner = PgConnection::connect(site.owner_url()).await.unwrap();
     let heads: Vec<(i32, i64)> =
         sqlx::query_as("SELECT partition, position FROM log.heads ORDER BY partition")
@@ -124,9 +130,7 @@ async fn tails(site: &Site) {
                 at[place] = span.until;
             }
         }
-        println!(
-            "| reading the log's tail, {name}, pages of {PAGE}, one connection | {:.0} events/s | | | |",
-            read as f64 / begun.elapsed().as_secs_f64()
-        );
+        let name = format!("reading the log's tail, {name}, pages of {PAGE}, one connection");
+        report.add(Figure::rate(name, read as f64 / begun.elapsed().as_secs_f64()));
     }
 }

@@ -10,20 +10,21 @@ use nix::{
 use crate::{
     rollcall::{Client, Rollcall},
     site::Site,
+    support::report::{Figure, Goal, Report, Unit},
 };
 
 const QUIET: [(&str, &str); 1] = [("ROLLCALL_LOG", "warn")];
 const ROUNDS: usize = 3;
 
-pub async fn measure() {
+pub async fn measure(report: &mut Report) {
     let site = Site::migrated().await;
     let (commands, queries) = (site.start(&["command-api"], &QUIET), site.start(&["query-api"], &QUIET));
     let _one = site.start(&["projector"], &QUIET);
     let (write, read) = (Client::new(&commands.ready.http, "acme"), Client::new(&queries.ready.http, "acme"));
     for (how, signal, goal) in [
-        ("stopped (SIGTERM)", Signal::SIGTERM, "at once"),
-        ("killed (SIGKILL)", Signal::SIGKILL, "< 5 s"),
-        ("frozen (SIGSTOP)", Signal::SIGSTOP, "< 15 s"),
+        ("stopped (SIGTERM)", Signal::SIGTERM, 1.0),
+        ("killed (SIGKILL)", Signal::SIGKILL, 5.0),
+        ("frozen (SIGSTOP)", Signal::SIGSTOP, 15.0),
     ] {
         let mut worst = Duration::ZERO;
         for round in 0..ROUNDS {
@@ -37,10 +38,8 @@ pub async fn measure() {
                 send(&other, Signal::SIGCONT);
             }
         }
-        println!(
-            "| the longest wait for a profile after one of two projectors was {how} | {:.2} s | | | {goal} |",
-            worst.as_secs_f64()
-        );
+        let name = format!("the longest wait for a profile after one of two projectors was {how}");
+        report.add(Figure::new(name, worst.as_secs_f64(), Unit::Seconds).goal(Goal::Below(goal)));
     }
     drop((commands, queries));
     site.stop().await;

@@ -1,15 +1,11 @@
 //! What operating costs: bearer tokens against open mode, a rolling restart, more load than there is room for. Ratios of
-//! one run count; absolute times belong to the machine.
+//! one run count; absolute times belong to the machine. The names of its parts make it shorter: `cargo bench --bench operating
+//! -- tokens rolling`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on panics")]
 
 #[path = "../../tests/operating/balancer.rs"]
 mod balancer;
-#[path = "../throughput/client.rs"]
-mod client;
-#[path = "../throughput/load.rs"]
-#[expect(dead_code, reason = "the other benchmark uses the rest of it")]
-mod load;
 mod overload;
 #[path = "../../tests/support/rollcall.rs"]
 #[expect(dead_code, reason = "the harness serves the tests")]
@@ -21,36 +17,30 @@ mod signer;
 #[path = "../../tests/operating/site.rs"]
 #[expect(dead_code, reason = "the tests use the rest of it")]
 mod site;
+#[path = "../support/lib.rs"]
+#[expect(dead_code, reason = "the other benchmarks use the rest of it")]
+mod support;
 mod tokens;
 
-use std::time::Duration;
-
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
-/// Seconds of each measurement.
-fn seconds() -> Duration {
-    let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
-    Duration::from_secs(seconds)
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
+use support::{report::Report, run};
 
 fn main() {
-    // `cargo test --benches` asks whether it builds, not how fast it is.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !run::is_wanted() {
         return;
     }
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    run::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        println!("| figure | Rollcall | baseline | ratio | goal |");
-        println!("| --- | --- | --- | --- | --- |");
-        tokens::measure().await;
-        rolling::measure().await;
-        overload::measure().await;
+        let mut report = Report::new("operating", run::rounds());
+        if run::is_part("tokens") {
+            tokens::measure(&mut report).await;
+        }
+        if run::is_part("rolling") {
+            rolling::measure(&mut report).await;
+        }
+        if run::is_part("overload") {
+            overload::measure(&mut report).await;
+        }
+        report.finish();
     });
 }

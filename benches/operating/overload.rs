@@ -4,7 +4,6 @@
 //! sent is bounded by how many they are: more than may be at work, and then the rest is refused.
 
 use std::{
-    fs,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,24 +14,26 @@ use std::{
 use hdrhistogram::Histogram;
 
 use crate::{
-    client::{Connection, create},
-    load,
     rollcall::{Rollcall, Setup},
-    seconds,
+    support::{
+        client::Connection,
+        load,
+        process::resident_mb,
+        report::{Figure, Goal, Report, thousands},
+        requests::{Creates, Requests},
+        run::{middle, rounds, seconds},
+    },
 };
 
 const BEST_AT: usize = 256;
 const TIMES: f64 = 3.0;
-const ROUNDS: usize = 3;
 /// What every refusal says.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-static NEXT: AtomicU64 = AtomicU64::new(1 << 40);
 
 /// Clients: more than limits.requests by default.
 const CALLERS: u64 = 8_000;
 
-pub async fn measure() {
+pub async fn measure(report: &mut Report) {
     let variables = vec![("ROLLCALL_LOG".to_owned(), "error".to_owned())];
     let service = Rollcall::start(Setup { variables, ..Setup::default() });
     let base = service.ready.http.clone();
@@ -40,8 +41,8 @@ pub async fn measure() {
     let mut best = load::creates(&base, BEST_AT, seconds()).await.rate();
     // Buffers of that many connections are there, and caches are full, before memory is compared.
     offer(&base, best * TIMES, seconds() * 2).await;
-    let mut rounds = Vec::new();
-    for _ in 0..ROUNDS {
+    let mut seen_rounds = Vec::new();
+    for _ in 0..rounds() {
         let memory = tokio::spawn(memory(service.pid(), seconds() * 3));
         let seen = offer(&base, best * TIMES, seconds() * 3).await;
         let memory_mb = memory.await.unwrap();
@@ -50,23 +51,26 @@ pub async fn measure() {
         let again = load::creates(&base, BEST_AT, seconds()).await.rate();
         let served = seen.served_rate / f64::midpoint(best, again);
         eprintln!("best {best:.0}/s, overloaded {:.0}/s, best again {again:.0}/s", seen.served_rate);
-        rounds.push(Round { wanted_rate: best * TIMES, served, memory_mb, seen });
+        seen_rounds.push(Round { wanted_rate: best * TIMES, served, memory_mb, seen });
         best = again;
     }
-    let (first_mb, last_mb) = (rounds[0].memory_mb.0, rounds[ROUNDS - 1].memory_mb.1);
-    rounds.sort_by(|a, b| a.served.total_cmp(&b.served));
-    let Round { wanted_rate, served, seen, .. } = &rounds[ROUNDS / 2];
-    println!(
-        "| {CALLERS} clients that want {wanted_rate:.0} commands/s: served | {:.0}/s | the best before and after: {:.0}/s | \
-         {served:.2} | ≥ 0.90 |",
-        seen.served_rate,
-        seen.served_rate / served
+    let first_mb = seen_rounds[0].memory_mb.0;
+    let last_mb = seen_rounds[seen_rounds.len() - 1].memory_mb.1;
+    let Round { wanted_rate, served, seen, .. } = middle(seen_rounds, |round| round.served);
+    let clients = thousands(CALLERS as f64);
+    let name = format!("{clients} clients that want {} commands/s", thousands(wanted_rate));
+    report.add(
+        Figure::rate(format!("{name}: served"), seen.served_rate)
+            .detail(format!("{}/s refused", thousands(seen.refused_rate)))
+            .against("the best before and after", seen.served_rate / served)
+            .goal(Goal::RatioAtLeast(0.9)),
     );
-    println!(
-        "| the same: p99 of what is served; refused; memory from the first round to the last | {:.0} ms; {:.0}/s; \
-         {first_mb:.0} → {last_mb:.0} MB | | | < 1,000 ms; memory flat |",
-        seen.latencies.value_at_quantile(0.99) as f64 / 1_000.0,
-        seen.refused_rate,
+    let p99_ms = seen.latencies.value_at_quantile(0.99) as f64 / 1_000.0;
+    report.add(Figure::ms(format!("{name}: p99 of what is served"), p99_ms).goal(Goal::Below(1_000.0)));
+    report.add(
+        Figure::mb(format!("{name}: memory in the last round"), last_mb)
+            .against("in the first", first_mb)
+            .goal(Goal::RatioAtMost(1.1)),
     );
 }
 
@@ -108,12 +112,13 @@ async fn offer(base: &str, rate: f64, during: Duration) -> Seen {
             let refused = Arc::clone(&refused);
             tokio::spawn(async move {
                 let mut latencies = Histogram::<u64>::new(3).unwrap();
+                let mut creates = Creates::new();
                 let mut due = begun + interval.mul_f64(caller as f64 / CALLERS as f64);
                 // Who is to wait past the end is done: what is told is a rate over `during` and nothing longer.
                 while due.max(Instant::now()) < end {
                     tokio::time::sleep_until(due.into()).await;
                     let sent = Instant::now();
-                    match connection.request(&create(NEXT.fetch_add(1, Ordering::Relaxed))).await.status {
+                    match connection.request(creates.next()).await.status {
                         // Answered too late to be counted in this time.
                         _ if Instant::now() > end => break,
                         201 => latencies.record(u64::try_from(sent.elapsed().as_micros()).unwrap()).unwrap(),
@@ -140,10 +145,4 @@ async fn offer(base: &str, rate: f64, during: Duration) -> Seen {
         refused_rate: refused.load(Ordering::Relaxed) as f64 / elapsed,
         latencies,
     }
-}
-
-fn resident_mb(pid: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }

@@ -13,8 +13,11 @@ use hdrhistogram::Histogram;
 use crate::{
     balancer::Balancer,
     rollcall::{Client, Rollcall},
-    seconds,
     site::Site,
+    support::{
+        report::{Figure, Goal, Report, Unit},
+        run::seconds,
+    },
 };
 
 const CALLERS: u64 = 16;
@@ -29,7 +32,7 @@ struct Seen {
     stop: AtomicBool,
 }
 
-pub async fn measure() {
+pub async fn measure(report: &mut Report) {
     let site = Site::migrated().await;
     let (balancer, url) = Balancer::start().await;
     let mut apis = Vec::new();
@@ -52,17 +55,14 @@ pub async fn measure() {
     })
     .await;
     let p99 = |waits: &Histogram<u64>| waits.value_at_quantile(0.99) as f64 / 1_000.0;
-    println!(
-        "| a rolling restart of two command-api at {PER_SECOND} commands/s: failed of {} | {} | | | 0 |",
-        seen.done.load(Ordering::Relaxed),
-        seen.failed.load(Ordering::Relaxed),
+    let name = format!("a rolling restart of two command-api at {PER_SECOND} commands/s");
+    let failed = seen.failed.load(Ordering::Relaxed) as f64;
+    report.add(
+        Figure::new(format!("{name}: failed"), failed, Unit::Count)
+            .detail(format!("of {}", seen.done.load(Ordering::Relaxed)))
+            .goal(Goal::None),
     );
-    println!(
-        "| the same: p99 | {:.1} ms | without a restart {:.1} ms | {:.2} | |",
-        p99(&rolling),
-        p99(&steady),
-        p99(&rolling) / p99(&steady)
-    );
+    report.add(Figure::ms(format!("{name}: p99"), p99(&rolling)).against("without a restart", p99(&steady)));
     drop(apis);
     site.stop().await;
 }

@@ -2,22 +2,28 @@
 
 use std::{
     fs,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::json;
 
+use uuid::Uuid;
+
 use crate::{
-    client::{Connection, create_as, get_as},
-    load, median,
     rollcall::{Rollcall, Setup, data_directory},
-    seconds,
     signer::{Signer, set},
+    support::{
+        client::Connection,
+        load,
+        report::{Figure, Goal, Report},
+        requests::{Creates, Gets, Pick, Requests},
+        run::{median, rounds, seconds},
+    },
 };
 
 const WRITERS: usize = 256;
 const READERS: usize = 64;
-const ROUNDS: usize = 5;
 /// Callers share tokens, as instances of a service do.
 const TOKENS: usize = 16;
 const USERS: usize = 1_000;
@@ -28,7 +34,7 @@ struct Side {
     service: Rollcall,
     /// Header lines that say who calls; one for each caller in turn.
     who: Vec<String>,
-    paths: Vec<String>,
+    users: Arc<Vec<Uuid>>,
     creates: Vec<f64>,
     gets: Vec<f64>,
 }
@@ -39,22 +45,25 @@ impl Side {
         let variables = quiet.iter().chain(variables);
         let variables = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let service = Rollcall::start(Setup { variables, ..Setup::default() });
-        Self { service, who, paths: Vec::new(), creates: Vec::new(), gets: Vec::new() }
+        Self { service, who, users: Arc::default(), creates: Vec::new(), gets: Vec::new() }
     }
 
     async fn prepare(&mut self) {
         let mut connection = Connection::open(&self.service.ready.http).await;
-        for number in 0..USERS {
-            let answer = connection.request(&create_as(&self.who[0], u64::MAX - number as u64)).await;
-            assert_eq!(answer.status, 201);
-            self.paths.push(answer.location.unwrap());
+        let mut creates = Creates::by(&self.who[0]);
+        let mut users = Vec::new();
+        for _ in 0..USERS {
+            let answer = connection.request(creates.next()).await.expect(201);
+            let path = answer.header("location").unwrap();
+            users.push(path.rsplit('/').next().unwrap().parse().unwrap());
         }
+        self.users = Arc::new(users);
         self.measure(Duration::from_secs(2)).await;
         (self.creates, self.gets) = (Vec::new(), Vec::new());
     }
 
     async fn measure(&mut self, during: Duration) {
-        let created = load::creates_as(&self.service.ready.http, WRITERS, during, &self.who).await;
+        let created = load::creates_by(&self.service.ready.http, WRITERS, during, &self.who).await;
         self.creates.push(created.rate());
         let rate = self.read(during).await;
         self.gets.push(rate);
@@ -62,28 +71,11 @@ impl Side {
 
     /// Reads a second by callers that take turns among the users.
     async fn read(&self, during: Duration) -> f64 {
-        let begun = Instant::now();
-        let readers = (0..READERS).map(|reader| {
-            let (base, who) = (self.service.ready.http.clone(), self.who[reader % self.who.len()].clone());
-            let paths = self.paths.clone();
-            tokio::spawn(async move {
-                let mut connection = Connection::open(&base).await;
-                let mut done = 0_u64;
-                for path in paths.iter().cycle().skip(reader * 17) {
-                    if begun.elapsed() >= during {
-                        break;
-                    }
-                    assert_eq!(connection.request(&get_as(&who, path)).await.status, 200);
-                    done += 1;
-                }
-                done
-            })
-        });
-        let mut done = 0;
-        for reader in readers.collect::<Vec<_>>() {
-            done += reader.await.unwrap();
-        }
-        done as f64 / begun.elapsed().as_secs_f64()
+        let pick = Pick::in_turn();
+        let readers = (0..READERS)
+            .map(|reader| Gets::with(&self.who[reader % self.who.len()], &self.users, pick.clone()))
+            .collect();
+        load::closed(&self.service.ready.http, readers, 200, during).await.rate()
     }
 }
 
@@ -93,12 +85,13 @@ impl Side {
         let (begun, count) = (Instant::now(), tokens.len() as f64);
         let each = tokens.len() / READERS;
         let readers = tokens.chunks(each).map(|tokens| {
-            let (base, path, tokens) =
-                (self.service.ready.http.clone(), self.paths[0].clone(), tokens.to_vec());
+            let (base, users, tokens) =
+                (self.service.ready.http.clone(), Arc::clone(&self.users), tokens.to_vec());
             tokio::spawn(async move {
                 let mut connection = Connection::open(&base).await;
                 for who in tokens {
-                    assert_eq!(connection.request(&get_as(&who, &path)).await.status, 200);
+                    let mut get = Gets::with(&who, &users, Pick::in_turn());
+                    connection.request(get.next()).await.expect(200);
                 }
             })
         });
@@ -109,7 +102,7 @@ impl Side {
     }
 }
 
-pub async fn measure() {
+pub async fn measure(report: &mut Report) {
     let directory = data_directory();
     let signer = Signer::es256("bench");
     let keys = directory.path().join("keys.json");
@@ -131,7 +124,7 @@ pub async fn measure() {
     let mut jwt = Side::new(&jwt, (0..TOKENS).map(token).collect());
     open.prepare().await;
     jwt.prepare().await;
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         // Who begins changes, so that what one leaves behind for the other evens out.
         let mut sides = [&mut open, &mut jwt];
         sides.rotate_left(round % 2);
@@ -142,14 +135,17 @@ pub async fn measure() {
     let unseen: Vec<String> = (TOKENS..TOKENS + UNSEEN).map(token).collect();
     let unseen = jwt.read_unseen(unseen).await;
     for (what, callers, with, without) in [
-        ("CreateUser", WRITERS, median(jwt.creates.clone()), median(open.creates)),
-        ("GET of a user", READERS, median(jwt.gets.clone()), median(open.gets)),
+        ("CreateUser", WRITERS, median(&jwt.creates), median(&open.creates)),
+        ("GET of a user", READERS, median(&jwt.gets), median(&open.gets)),
     ] {
-        println!(
-            "| {what} with bearer tokens (ES256, keys and tokens known), {callers} connections | {with:.0}/s | open mode \
-             {without:.0}/s | {:.3} | ≥ 0.95 |",
-            with / without
+        report.add(
+            Figure::rate(
+                format!("{what} with bearer tokens (ES256, keys and tokens known), {callers} connections"),
+                with,
+            )
+            .against("open mode", without)
+            .goal(Goal::RatioAtLeast(0.95)),
         );
     }
-    println!("| GET of a user, each request with a token that was not seen before | {unseen:.0}/s | | | |");
+    report.add(Figure::rate("GET of a user, each request with a token that was not seen before", unseen));
 }
