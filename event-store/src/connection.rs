@@ -1,7 +1,7 @@
 //! Connections to PostgreSQL that neither hold on nor hang: what every session sets, a bound on every answer, loans from
 //! a pool that end well or not at all, and tasks that may not die in silence.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{
     Connection, PgConnection, PgPool, Postgres,
@@ -61,6 +61,34 @@ pub async fn bounded<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<
         .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into()))
 }
 
+/// How long a look at some rows by their keys may take, that somebody waits for.
+const LOOKS_WITHIN: Duration = Duration::from_secs(5);
+
+/// As [`bounded`], for a look that is repeated all the time: it must not be held up for long by a connection that died without
+/// a word.
+///
+/// # Errors
+/// As [`bounded`].
+pub async fn glance<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    timeout(LOOKS_WITHIN, work)
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into()))
+}
+
+/// How long a connection may take to be made. Some round trips: who answers none of them is away, and the next try may find
+/// another way.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
+
+/// A connection of its own, in time.
+///
+/// # Errors
+/// As [`bounded`].
+pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    timeout(CONNECTS_WITHIN, PgConnection::connect_with(options))
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+}
+
 /// How long a connection may wait for its next loan before it is tested. Where there is much to read none waits so long, and
 /// nobody pays for a test.
 const WAITS_UNTESTED_FOR: Duration = Duration::from_millis(250);
@@ -68,6 +96,20 @@ const WAITS_UNTESTED_FOR: Duration = Duration::from_millis(250);
 const TESTED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a loan may be waited for.
 const LENT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Whether a connection on which nothing was said since then is still there: one that died without a word is found out within a
+/// second, and not by the work that is sent over it next. Costs a round trip, and none where something was said a moment ago.
+///
+/// # Errors
+/// Where it is not.
+pub async fn still_there(connection: &mut PgConnection, since: Instant) -> Result<(), sqlx::Error> {
+    if since.elapsed() < WAITS_UNTESTED_FOR {
+        return Ok(());
+    }
+    timeout(TESTED_WITHIN, connection.ping())
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+}
 
 /// A pool that lends what is alive: a connection that has waited for a while is tested first, and where it does not answer
 /// soon, another one is made, so that who borrows waits a second for it and meets no error.

@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{bounded, keyed_session};
+use crate::{bounded, connect, keyed_session};
 
 /// Requests that wait for their turn at most; more are refused at once.
 const QUEUE_MAX: usize = 16_384;
@@ -170,7 +170,7 @@ impl<F: Fetch> Worker<F> {
         loop {
             let connection = match &mut self.connection {
                 Some(connection) => connection,
-                None => match bounded(PgConnection::connect_with(&self.options)).await {
+                None => match connect(&self.options).await {
                     Ok(connection) => self.connection.insert(connection),
                     Err(_) if attempt < ATTEMPTS_MAX => {
                         attempt += 1;

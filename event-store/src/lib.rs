@@ -25,6 +25,6 @@ pub mod tail;
 pub mod trace;
 mod turns;
 
-pub use connection::{Borrowed, bounded, keyed_session, session, spawn_vital};
+pub use connection::{Borrowed, bounded, connect, glance, keyed_session, session, spawn_vital, still_there};
 pub use log::{Error, Log, Options};
 pub use stream::{Partition, Position, Recorded, StreamHash, StreamId};

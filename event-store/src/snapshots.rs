@@ -12,12 +12,12 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Partition, Position, StreamId, bounded,
+    Partition, Position, StreamId, bounded, connect,
     keys::{DataKey, Error, Point},
     session,
     tail::signed,
@@ -212,7 +212,7 @@ impl Keeper {
     async fn store(&mut self, new: &New) -> Result<bool, sqlx::Error> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            None => self.connection.insert(PgConnection::connect_with(&self.options).await?),
+            None => self.connection.insert(connect(&self.options).await?),
         };
         // It never goes back, unless what stands there is of no use: told so by the load, of an older shape, or of events
         // that are not in the log (a restore). One of a newer shape belongs to newer binaries beside this one; it gives way

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    Borrowed, Partition, Position, Recorded, StreamId, bounded,
+    Borrowed, Partition, Position, Recorded, StreamId, glance,
     hints::{Hints, Topic},
     history::{self, Compare, Halt},
 };
@@ -232,7 +232,7 @@ impl Heads {
 /// Reads the heads once, and whether this is still the log that it was. True if there was news.
 pub(crate) async fn refresh(pool: &PgPool, heads: &Heads, compare: Compare) -> Result<bool, sqlx::Error> {
     let began_at_us = heads.now_us();
-    bounded(async {
+    glance(async {
         let mut connection = Borrowed::from(pool).await?;
         let news = history::look(&mut connection, heads, compare).await?;
         connection.done();

@@ -11,7 +11,7 @@
 
 use std::{fmt, time::Duration};
 
-use rollcall_event_store::{Borrowed, Log, bounded, session};
+use rollcall_event_store::{Borrowed, Log, bounded, connect, session};
 use sqlx::{Connection, PgConnection, Row, postgres::PgConnectOptions};
 use tokio::{
     sync::watch,
@@ -205,7 +205,7 @@ impl Checker {
     }
 
     async fn take_turn<P: Projection>(&self) -> Result<bool, Error> {
-        let mut connection = bounded(PgConnection::connect_with(&self.options)).await?;
+        let mut connection = connect(&self.options).await?;
         let ours: bool = bounded(
             sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
                 .bind(turn_of(P::SCHEMA.name))

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rollcall_event_store::{Borrowed, Log, Partition, Position, StreamId, bounded, hints::Topic};
+use rollcall_event_store::{Borrowed, Log, Partition, Position, StreamId, glance, hints::Topic};
 use sqlx::Row;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -263,7 +263,7 @@ impl Follower {
     /// Where the database cannot be read.
     pub async fn start(log: Log, registry: Registry) -> Result<Self, sqlx::Error> {
         let follower = Self { log, registry };
-        bounded(follower.read()).await?;
+        glance(follower.read()).await?;
         Ok(follower)
     }
 
@@ -296,7 +296,7 @@ impl Follower {
                 () = shutdown.cancelled() => return,
                 () = pause => {}
             }
-            match bounded(self.read()).await {
+            match glance(self.read()).await {
                 Ok(()) => failing = false,
                 Err(error) => {
                     if !failing {

@@ -15,7 +15,8 @@ mod park;
 use std::time::{Duration, Instant, SystemTime};
 
 use rollcall_event_store::{
-    Log, Partition, Position, bounded, hints::Topic, keyed_session, tail::Span, trace::Work,
+    Log, Partition, Position, bounded, connect, hints::Topic, keyed_session, still_there, tail::Span,
+    trace::Work,
 };
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio_util::sync::CancellationToken;
@@ -180,7 +181,7 @@ impl<P: Projection> Projector<P> {
         shutdown: &CancellationToken,
         pause: &mut Duration,
     ) -> Result<(), Error> {
-        let mut connection = bounded(PgConnection::connect_with(&self.options)).await?;
+        let mut connection = connect(&self.options).await?;
         let mut news = self.log.heads().news();
         // A restore breaks every connection: what this process remembers of the log must still be true.
         self.log.refresh_heads().await?;
@@ -191,6 +192,7 @@ impl<P: Projection> Projector<P> {
             }
             let Some(turn) = share.turn().await else {
                 self.forget();
+                let since = Instant::now();
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     more = share.changed() => if !more {
@@ -199,6 +201,7 @@ impl<P: Projection> Projector<P> {
                     // The member said again that it lives.
                     () = tokio::time::sleep(LEASE_PAUSE) => {}
                 }
+                still_there(&mut connection, since).await?;
                 continue;
             };
             self.settle(&mut connection, &turn).await?;
@@ -208,6 +211,7 @@ impl<P: Projection> Projector<P> {
             let spans = self.spans();
             if spans.is_empty() {
                 drop(turn);
+                let since = Instant::now();
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     changed = news.changed() => {
@@ -221,6 +225,7 @@ impl<P: Projection> Projector<P> {
                     // A partition that stopped is tried again, and a parked stream, news or no news.
                     () = tokio::time::sleep(self.parking.looks_in().unwrap_or(RETRY_PAUSE_MAX)) => {}
                 }
+                still_there(&mut connection, since).await?;
                 continue;
             }
             let begun = Instant::now();

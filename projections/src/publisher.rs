@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::jetstream;
 use rollcall_event_store::{
-    Log, Position, bounded, keyed_session, tail,
+    Log, Position, bounded, connect, keyed_session, still_there, tail,
     tail::Span,
     trace::{SPANS_MAX, Traced, Work},
 };
@@ -236,7 +236,7 @@ impl Publisher {
             .build(self.client.clone());
         let partitions = self.log.partitions();
         let stream = answered(partitions, stream::open(&context, &self.settings)).await?;
-        let mut connection = bounded(PgConnection::connect_with(&self.options)).await?;
+        let mut connection = connect(&self.options).await?;
         let mut news = self.log.heads().news();
         let Some(turn) = share.turn().await else { return Ok(()) };
         let Some(epoch) = turn.epoch(0) else { return Ok(()) };
@@ -254,6 +254,7 @@ impl Publisher {
             let spans = self.spans(&at);
             if spans.is_empty() {
                 self.trouble.over(UNIT);
+                let since = Instant::now();
                 tokio::select! {
                     changed = news.changed() => {
                         if changed.is_err() {
@@ -267,6 +268,7 @@ impl Publisher {
                         self.went_well(share);
                     }
                 }
+                still_there(&mut connection, since).await?;
                 continue;
             }
             // Another's epoch means that somebody else published in between.

@@ -7,13 +7,13 @@ use std::{
 };
 
 use opentelemetry::KeyValue;
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Append, Appended, Error, Pending, Stored, batch::Batch, outcome, statement};
 use crate::{
-    Recorded, bounded,
+    Recorded, bounded, connect,
     hints::Topic,
     history::{self, Compare},
     keyed_session,
@@ -197,7 +197,7 @@ impl Writer {
     /// A connection to the log that this process knows. A restore breaks every connection, so whoever has one that was
     /// looked at works on the history that it knows.
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        let mut connection = PgConnection::connect_with(&self.options).await?;
+        let mut connection = connect(&self.options).await?;
         self.stored.recent.clear();
         history::look(&mut connection, &self.stored.heads, Compare::All).await?;
         Ok(connection)
