@@ -268,6 +268,12 @@ async fn heads_are_read_off_the_end_of_the_log_by_a_process_that_knew_it_empty()
         assert!(join_all(wishes).await.iter().all(Result::is_ok));
     }
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let [looks, entries] = looked_up(test, "events").await;
+    assert!(looks > 200 && entries < 4 * looks, "{entries} entries were read for {looks} looks at a head");
+}
+
+/// How often somebody looked into the indexes of a table of the log, and how many entries that read; the log is closed.
+async fn looked_up(test: Test, table: &str) -> [i64; 2] {
     test.log.close().await;
     let mut connection = test.superuser().await;
     let backends = "SELECT count(*) FROM pg_stat_activity
@@ -278,11 +284,32 @@ async fn heads_are_read_off_the_end_of_the_log_by_a_process_that_knew_it_empty()
         }
     };
     tokio::time::timeout(PATIENCE, ended).await.expect("no session outlives its log");
-    let (looks, entries): (i64, i64) = sqlx::query_as(
-        "SELECT sum(idx_scan)::int8, sum(idx_tup_read)::int8 FROM pg_stat_user_indexes WHERE relname = 'events'",
+    let counted: (i64, i64) = sqlx::query_as(
+        "SELECT sum(idx_scan)::int8, sum(idx_tup_read)::int8 FROM pg_stat_user_indexes
+         WHERE schemaname = 'log' AND relname = $1",
     )
+    .bind(table)
     .fetch_one(&mut connection)
     .await
     .unwrap();
-    assert!(looks > 200 && entries < 4 * looks, "{entries} entries were read for {looks} looks at a head");
+    counted.into()
+}
+
+#[tokio::test]
+async fn claims_and_records_are_looked_up_also_where_they_were_vacuumed_before_there_were_any() {
+    for table in ["claims", "commands"] {
+        let test = Test::new().await;
+        // From now on the planner takes it for one page.
+        test.execute(&format!("VACUUM ANALYZE log.{table}")).await;
+        for batch in 0..6 {
+            let wish = |n| {
+                let name = format!("{batch} {n}");
+                wish(stream(&name), Expected::Fresh, 1).claims([take(&name)]).key(&name).append(&test.log)
+            };
+            let wishes: Vec<_> = (0..400).map(wish).collect();
+            assert!(join_all(wishes).await.iter().all(Result::is_ok));
+        }
+        let [looks, entries] = looked_up(test, table).await;
+        assert!(looks >= 2_400 && entries < looks, "{entries} entries of {table} were read by {looks} looks");
+    }
 }
