@@ -34,8 +34,8 @@ takes AS MATERIALIZED (
     SELECT * FROM unnest($15::int4[], $16::bytea[], $17::text[], $18::text[], $19::text[])
         WITH ORDINALITY AS t(append, digest, tenant_id, aggregate_type, aggregate_id, ordinal)
 ),
--- A look-up for each, here and below: an EXISTS becomes a join, and one that was planned while the table was empty and
--- vacuumed, and so thought to be one page, walks over the whole index for ever.
+-- A look-up for each, here and below: a join, which EXISTS becomes too, that was planned while the table was empty and
+-- vacuumed, and so taken for one page, walks over the whole index for ever.
 taken AS MATERIALIZED (
     SELECT t.append, t.ordinal FROM takes t
     WHERE (SELECT true FROM log.claims c WHERE c.digest = t.digest LIMIT 1)
@@ -59,8 +59,9 @@ refused AS MATERIALIZED (
 released AS (
     DELETE FROM log.claims c
     USING unnest($20::int4[], $21::bytea[], $22::text[]) AS r(append, digest, aggregate_id)
-    WHERE c.digest = r.digest AND c.aggregate_id = r.aggregate_id
-      AND r.append <> ALL ((SELECT appends FROM refused)::int4[])
+    CROSS JOIN LATERAL (SELECT k.ctid AS place FROM log.claims k
+         WHERE k.digest = r.digest AND k.aggregate_id = r.aggregate_id LIMIT 1) k
+    WHERE c.ctid = k.place AND r.append <> ALL ((SELECT appends FROM refused)::int4[])
     RETURNING 1
 ),
 claimed AS (
