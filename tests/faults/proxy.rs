@@ -106,6 +106,11 @@ impl Proxy {
         self.shared.faults.load(Ordering::Acquire)
     }
 
+    /// Whether [`Fault::AfterThenAway`] has begun, which cuts every connection.
+    pub fn is_away(&self) -> bool {
+        *self.shared.away.borrow()
+    }
+
     /// Ends what [`Fault::AfterThenAway`] began.
     pub fn come_back(&self) {
         self.shared.away.send_replace(false);
