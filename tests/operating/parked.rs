@@ -71,6 +71,11 @@ async fn a_parked_user_is_listed_tried_again_and_at_last_goes_on() {
     );
     assert!(metrics.contains("rollcall_projection_parked_total{projection=\"profiles\"} 2"), "{metrics}");
 
+    let doctor = site.command(&["doctor"]).output().unwrap();
+    let (well, said) = (doctor.status.success(), text(doctor.stdout));
+    assert!(well && said.contains("warn  work           profiles_1: 2 streams are parked"), "{said}");
+    assert!(said.contains("rollcall parked list") && !said.contains("ok    work"), "{said}");
+
     // Who knows of the event is told at once that it is not to be had; who does not gets what there is.
     let (id, before, after) = &users[0];
     for path in ["", "/email-preferences", "/terms"] {
