@@ -17,7 +17,7 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use crate::{
     config::{Auth, Config, Flags, Limits, Settings},
     master_key::KeyFile,
-    nats, process,
+    nats, process, ready,
     service::{self, Parts},
 };
 
@@ -33,10 +33,16 @@ const FILES_BESIDE: u64 = 256;
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
     let mut settings = Settings::read(&config)?;
-    // Where none runs, what it needs to start is looked at.
-    settings.find_up()?;
+    let up = settings.find_up()?;
     let mut report = Report::default();
     report.ok("configuration", format!("{} keys", config.keys().count()));
+    if let (false, Some(directory)) = (up, &settings.data_dir) {
+        report.warn(
+            "data",
+            ready::Urls::none_in(directory),
+            "what it needs to start is looked at: start it, or correct --data-dir",
+        );
+    }
     for warning in &config.warnings {
         report.warn("configuration", warning, "take it out of the environment, or correct its name");
     }

@@ -94,6 +94,9 @@ async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
     assert!(!good && report.contains("this is not the key of this log"), "{report}");
     let (_, report, _) = told(site.command(&["doctor", "--set", "http=0.0.0.0:0"]).output().unwrap());
     assert!(report.contains("warn  http") && report.contains("auth.mode"), "{report}");
+    let (_, report, _) = run(&["doctor", "--data-dir", "/nowhere"], &[]);
+    let told = "warn  data           no \"rollcall up\" with servers of its own runs in /nowhere";
+    assert!(report.contains(told), "{report}");
     site.stop().await;
 }
 
