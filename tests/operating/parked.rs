@@ -112,6 +112,9 @@ async fn a_parked_user_is_listed_tried_again_and_at_last_goes_on() {
     assert!(!said.contains("example.com"), "{said}");
     let (_, said) = parked(&site, &["list"]);
     assert!(said.contains("VERSION") && said.contains(&format!("acme  {id}  1 (serves)  Odd@2")), "{said}");
+    // To look is what is meant where nothing else is said.
+    let (well, said) = parked(&site, &["--projection", "profiles"]);
+    assert!(well && said.contains(&format!("acme  {id}  1 (serves)  Odd@2")), "{said}");
     let (found, said) = parked(&site, &["show", "profile", "acme", id]);
     assert!(!found && said.contains("profiles, audit"), "{said}");
     let (well, said) = parked(&site, &["retry"]);

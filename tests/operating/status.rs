@@ -361,7 +361,8 @@ async fn whoever_knows_the_data_directory_of_an_up_can_ask_how_it_is() {
     })
     .await;
     assert!(publishing.contains("profiles_1"), "{publishing}");
-    let commands: [(&[&str], &str); 4] = [
+    let commands: [(&[&str], &str); 5] = [
+        (&["parked"], "nothing is parked"),
         (&["parked", "list"], "nothing is parked"),
         (&["rebuild", "audit"], "audit_2 serves"),
         (&["audit-projections"], "0 differ"),
