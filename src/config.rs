@@ -23,7 +23,7 @@ use crate::{
     telemetry::{self, Format},
 };
 
-pub use sources::{Config, DEFAULTS, Flags};
+pub use sources::{Config, DATA_DIR_FLAG, DEFAULTS, Flags};
 
 /// What is in force.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ pub struct Shutdown {
 /// environment another's servers: what takes data away must not be done elsewhere than it was meant.
 pub fn on_servers(config: &Config) -> anyhow::Result<Settings> {
     let mut settings = Settings::read(config)?;
-    if config.origin("data_dir") == sources::DATA_DIR_FLAG {
+    if config.origin("data_dir") == DATA_DIR_FLAG {
         for (key, named) in [
             ("database.url", settings.database.url.is_some()),
             ("nats.url", settings.nats_url.is_some()),
@@ -105,15 +105,14 @@ pub fn on_servers(config: &Config) -> anyhow::Result<Settings> {
                 anyhow::bail!(
                     "{} names the servers and the key of the \"rollcall up\" there, and {key} (from {}) names others: leave one of \
                      them out",
-                    sources::DATA_DIR_FLAG,
+                    DATA_DIR_FLAG,
                     config.origin(key)
                 );
             }
         }
     }
     if !settings.find_up()? {
-        let directory = settings.data_dir.unwrap_or_default();
-        anyhow::bail!("no \"rollcall up\" with servers of its own runs in {}", directory.display());
+        anyhow::bail!(ready::Urls::none_in(&settings.data_dir.unwrap_or_default()));
     }
     Ok(settings)
 }

@@ -9,7 +9,7 @@ use rollcall_event_store::{
     migrate::{self, Server, attach, inspect, session_for},
 };
 use rollcall_projections::{
-    status::{self, Trouble},
+    status::{self, Projected, Trouble},
     tables,
 };
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
@@ -17,7 +17,7 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use crate::{
     config::{Auth, Config, Flags, Limits, Settings},
     master_key::KeyFile,
-    nats, process,
+    nats, process, ready,
     service::{self, Parts},
 };
 
@@ -33,10 +33,16 @@ const FILES_BESIDE: u64 = 256;
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
     let mut settings = Settings::read(&config)?;
-    // Where none runs, what it needs to start is looked at.
-    settings.find_up()?;
+    let up = settings.find_up()?;
     let mut report = Report::default();
     report.ok("configuration", format!("{} keys", config.keys().count()));
+    if let (false, Some(directory)) = (up, &settings.data_dir) {
+        report.warn(
+            "data",
+            ready::Urls::none_in(directory),
+            "what it needs to start is looked at: start it, or correct --data-dir",
+        );
+    }
     for warning in &config.warnings {
         report.warn("configuration", warning, "take it out of the environment, or correct its name");
     }
@@ -198,16 +204,39 @@ async fn database(report: &mut Report, settings: &Settings, url: &str) {
     }
 }
 
-/// What cannot go on, as the processes at work told it.
+/// What cannot go on, as the processes at work told it, what none of them works on, and what is parked.
 async fn work(report: &mut Report, service: &PgConnectOptions) {
     let asked = bounded(async { status::read(&mut PgConnection::connect_with(service).await?).await });
     let status = match asked.await {
         Ok(status) => status,
         Err(error) => return report.fail("work", error, "see that all processes run the same version"),
     };
-    let mut troubles = status.troubles().peekable();
-    if troubles.peek().is_none() {
-        report.ok("work", "no partition is stopped, and publishing does not fail");
+    let (troubles, unattended) = (status.troubles().collect::<Vec<_>>(), status.unattended());
+    let parked: Vec<&Projected> = status.projections.iter().filter(|of| of.parked_streams > 0).collect();
+    let nobody = !status.members.iter().any(|member| member.state == "alive");
+    if troubles.is_empty() && unattended.is_empty() && parked.is_empty() && !nobody {
+        report.ok("work", "no partition is stopped, nothing is parked, and publishing does not fail");
+    }
+    for of in &unattended {
+        report.warn(
+            "work",
+            of,
+            "see that enough of \"rollcall projector\" (or \"up\") run, and end one that is frozen; rollcall status \
+             shows who holds what",
+        );
+    }
+    if nobody && unattended.is_empty() {
+        report.warn("work", "no process projects or publishes", "start one: rollcall projector");
+    }
+    for of in parked {
+        report.warn(
+            "work",
+            match of.parked_streams {
+                1 => format!("{}: 1 stream is parked", of.qualifier()),
+                streams => format!("{}: {streams} streams are parked", of.qualifier()),
+            },
+            "see: rollcall parked list",
+        );
     }
     for Trouble { of, why } in troubles {
         report.fail(

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, bail};
 
 use crate::{
-    config::{Config, Flags, Settings},
+    config::{Config, DATA_DIR_FLAG, Flags, Settings},
     process, ready,
 };
 
@@ -16,8 +16,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// What to ask, or an address alone for its /readyz; if not given, /readyz at the configured address, or of the
-    /// "rollcall up" that runs in the data directory.
+    /// What to ask, or an address alone, with http:// or without, for its /readyz; if not given, /readyz at the configured
+    /// address, or of the "rollcall up" that runs in the data directory.
     #[arg(value_parser = url)]
     url: Option<reqwest::Url>,
     #[command(flatten)]
@@ -30,8 +30,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let url = match &options.url {
         Some(url) => url.clone(),
         None => {
-            let settings = Settings::read(&Config::load(&options.flags)?)?;
-            format!("http://{}/readyz", reachable(address(&settings)?)).parse().context("http")?
+            let config = Config::load(&options.flags)?;
+            let settings = Settings::read(&config)?;
+            let named = config.origin("data_dir") == DATA_DIR_FLAG;
+            format!("http://{}/readyz", reachable(address(&settings, named)?)).parse().context("http")?
         }
     };
     process::runtime()?.block_on(async {
@@ -52,19 +54,22 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     })
 }
 
-/// Where the process that is meant listens.
-fn address(settings: &Settings) -> anyhow::Result<SocketAddr> {
+/// Where the process that is meant listens. Where that is who runs in a directory, and nobody does, whoever listens elsewhere
+/// must not answer for it; on a named database it leaves nothing there, and the directory is `named` on the command line or
+/// says nothing.
+fn address(settings: &Settings, named: bool) -> anyhow::Result<SocketAddr> {
     if let Some(address) = settings.http {
         return Ok(address);
     }
-    if let Some(directory) = &settings.data_dir
-        && let Some(urls) = ready::Urls::of_up(directory)?
-    {
-        return urls
-            .http
-            .trim_start_matches("http://")
-            .parse()
-            .context("the address of the rollcall up there");
+    if let Some(directory) = &settings.data_dir {
+        match ready::Urls::of_up(directory)? {
+            Some(urls) => {
+                let address = urls.http.trim_start_matches("http://").parse();
+                return address.context("the address of the rollcall up there");
+            }
+            None if named || settings.database.url.is_none() => bail!(ready::Urls::none_in(directory)),
+            None => {}
+        }
     }
     Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))
 }
@@ -73,10 +78,15 @@ fn address(settings: &Settings) -> anyhow::Result<SocketAddr> {
 fn url(text: &str) -> Result<reqwest::Url, String> {
     let whole = match text.split_once("://") {
         Some(_) => text.to_owned(),
-        None if text.contains('/') => format!("http://{text}"),
-        None => format!("http://{text}/readyz"),
+        None => format!("http://{text}"),
     };
-    whole.parse().map_err(|error| format!("{error}: write it like http://127.0.0.1:8080/readyz"))
+    let mut url: reqwest::Url =
+        whole.parse().map_err(|error| format!("{error}: write it like http://127.0.0.1:8080/readyz"))?;
+    // There is nothing at the root that could be meant.
+    if url.path() == "/" {
+        url.set_path("/readyz");
+    }
+    Ok(url)
 }
 
 /// Where to reach who listens on an address: all addresses means this machine's own too.
@@ -97,6 +107,7 @@ mod tests {
     fn an_address_alone_is_enough() {
         let at = |text: &str| url(text).unwrap().to_string();
         assert_eq!(at("127.0.0.1:28081"), "http://127.0.0.1:28081/readyz");
+        assert_eq!(at("http://127.0.0.1:28081"), "http://127.0.0.1:28081/readyz");
         assert_eq!(at("localhost:8080/livez"), "http://localhost:8080/livez");
         assert_eq!(at("http://[::1]:8080/livez"), "http://[::1]:8080/livez");
         assert!(url("http://").unwrap_err().contains("/readyz"));

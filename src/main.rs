@@ -81,8 +81,7 @@ enum Role {
     /// Check everything that a start needs, and say how to mend what is missing.
     Doctor(Flags),
     /// Look at streams that a projection had to park at an event, and decide what becomes of them.
-    #[command(subcommand)]
-    Parked(parked::Action),
+    Parked(Box<parked::Options>),
     /// Ask a running process whether it is ready: exit status 0 if so.
     Healthcheck(healthcheck::Options),
 }
@@ -126,7 +125,7 @@ fn main() -> ExitCode {
             Settings::read(&config).map(drop)
         }),
         Role::Doctor(flags) => doctor::run(&flags),
-        Role::Parked(action) => parked::run(&action),
+        Role::Parked(options) => parked::run(&options),
         Role::Healthcheck(options) => healthcheck::run(&options),
     };
     match outcome {

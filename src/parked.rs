@@ -29,22 +29,20 @@ use crate::{
 const REASON_CHARS_MAX: usize = 1_000;
 const NOT_THERE: &str = "nothing is parked there: see rollcall parked list";
 
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Options {
+    /// `list` if not given.
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    list: List,
+}
+
 #[derive(clap::Subcommand)]
 pub enum Action {
-    /// List the parked streams, those that have waited longest first.
-    List {
-        /// As a JSON array.
-        #[arg(long)]
-        json: bool,
-        /// Of this projection alone.
-        #[arg(long, value_parser = projections())]
-        projection: Option<String>,
-        /// Of this tenant alone.
-        #[arg(long)]
-        tenant: Option<String>,
-        #[command(flatten)]
-        flags: Flags,
-    },
+    /// List the parked streams, those that have waited longest first: what is done if nothing else is named.
+    List(List),
     /// Show all that is known of a parked stream.
     Show {
         #[command(flatten)]
@@ -92,6 +90,22 @@ pub enum Action {
     },
 }
 
+/// Which streams to list, and how.
+#[derive(clap::Args)]
+pub struct List {
+    /// As a JSON array.
+    #[arg(long)]
+    json: bool,
+    /// Of this projection alone.
+    #[arg(long, value_parser = projections())]
+    projection: Option<String>,
+    /// Of this tenant alone.
+    #[arg(long)]
+    tenant: Option<String>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
 /// A parked stream, as the list names it.
 #[derive(clap::Args)]
 pub struct One {
@@ -121,19 +135,11 @@ fn projections() -> PossibleValuesParser {
 
 /// # Errors
 /// Where what is asked for cannot be done, or a stream stays parked.
-pub fn run(action: &Action) -> anyhow::Result<()> {
+pub fn run(options: &Options) -> anyhow::Result<()> {
     process::runtime()?.block_on(async {
+        let Some(action) = &options.action else { return options.list.run().await };
         match action {
-            Action::List { json, projection, tenant, flags } => {
-                let sought =
-                    Sought { projection: projection.clone(), tenant: tenant.clone(), ..Sought::default() };
-                let parked = operator::list(&mut connect(flags).await?, &sought).await?;
-                print!(
-                    "{}",
-                    if *json { serde_json::to_string_pretty(&parked)? + "\n" } else { table(&parked) }
-                );
-                Ok(())
-            }
+            Action::List(list) => list.run().await,
             Action::Show { one, json, flags } => {
                 let parked = one.find(&mut connect(flags).await?).await?;
                 print!(
@@ -194,6 +200,16 @@ pub fn run(action: &Action) -> anyhow::Result<()> {
             }
         }
     })
+}
+
+impl List {
+    async fn run(&self) -> anyhow::Result<()> {
+        let Self { json, projection, tenant, flags } = self;
+        let sought = Sought { projection: projection.clone(), tenant: tenant.clone(), ..Sought::default() };
+        let parked = operator::list(&mut connect(flags).await?, &sought).await?;
+        print!("{}", if *json { serde_json::to_string_pretty(&parked)? + "\n" } else { table(&parked) });
+        Ok(())
+    }
 }
 
 impl One {

@@ -46,6 +46,11 @@ impl Urls {
         }
     }
 
+    /// That there is nobody to ask in a directory.
+    pub fn none_in(data: &Path) -> String {
+        format!("no \"rollcall up\" with servers of its own runs in {}", data.display())
+    }
+
     /// Takes away what an `up` left that was killed.
     pub fn forget_in(data: &Path) {
         let _ = fs::remove_file(data.join(OF_UP));

@@ -350,7 +350,13 @@ impl Member {
         judges: bool,
     ) -> Result<(), sqlx::Error> {
         let leases = table.look(self).await?;
-        works.retain(|work| leases.contains_key(&work.version));
+        works.retain(|work| {
+            let there = leases.contains_key(&work.version);
+            if !there {
+                tracing::info!(version = work.version.qualifier(), "the version was dropped");
+            }
+            there
+        });
         let of_filling = leases.values().filter(|(_, leases)| leases.filling);
         let filling: BTreeSet<usize> = of_filling.map(|(project, _)| *project).collect();
         for (&version, (project, _)) in &leases {

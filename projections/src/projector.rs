@@ -156,7 +156,8 @@ impl<P: Projection> Projector<P> {
         while !shutdown.is_cancelled() {
             match self.follow(&mut share, &shutdown, &mut pause).await {
                 Ok(()) => return self.forget(),
-                // The version was dropped under our hands.
+                // The version was dropped under our hands; the share hears of that a moment later.
+                Err(Error::Dropped) => return self.forget(),
                 Err(_) if share.gone() => return self.forget(),
                 Err(error) => {
                     // Whoever waits must look elsewhere meanwhile: another process may take over.
@@ -281,10 +282,17 @@ impl<P: Projection> Projector<P> {
     }
 
     /// Another process holds a lease that was ours: everything is known anew before the next batch.
-    async fn lost(&mut self) {
+    ///
+    /// # Errors
+    /// Where the version was dropped, or the database cannot be read.
+    async fn lost(&mut self, connection: &mut PgConnection) -> Result<(), Error> {
+        if checkpoint::read(connection, self.version).await?.is_empty() {
+            return Err(Error::Dropped);
+        }
         tracing::info!(version = self.version.qualifier(), "another process took over");
         self.forget();
         tokio::time::sleep(RETRY_PAUSE_MIN).await;
+        Ok(())
     }
 
     /// Lets events gather for as long as the last batch took. A batch costs round trips whatever its size, so a busy
@@ -349,7 +357,7 @@ impl<P: Projection> Projector<P> {
         let ours = checkpoint::advance(&mut transaction, self.version, leased).await?;
         if !ours {
             transaction.rollback().await?;
-            self.lost().await;
+            self.lost(connection).await?;
             return Ok(false);
         }
         #[cfg(rollcall_break = "checkpoint")]
@@ -389,6 +397,9 @@ impl<P: Projection> Projector<P> {
     ) -> Result<(), Error> {
         let of = self.version;
         let positions = checkpoint::read(connection, of).await?;
+        if positions.is_empty() {
+            return Err(Error::Dropped);
+        }
         if positions.len() != self.applied.len() {
             return Err(Error::Database(sqlx::Error::RowNotFound));
         }

@@ -2,14 +2,17 @@
 //!
 //! One statement reads all of it in one snapshot, by look-ups: as many as there are partitions and leases.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, fmt, time::Duration};
 
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, SecondsFormat, TimeDelta};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{leases, publisher, schema::Version};
+
+/// A hand-over takes less than this, whoever froze or died.
+const NOBODY_FOR: Duration = Duration::from_secs(5);
 
 /// What is to be known of a log's readers. Instants are RFC 3339, in UTC.
 #[derive(Clone, Debug, Serialize)]
@@ -58,6 +61,9 @@ pub struct Projected {
     pub lag_events: u64,
     /// Age of the oldest event that is still to be applied.
     pub lag_seconds: f64,
+    /// The same by partition.
+    #[serde(skip_serializing)]
+    waits_seconds: Vec<f64>,
     /// Streams that wait until somebody has looked at one of their events.
     #[serde(default)]
     pub parked_streams: u64,
@@ -125,6 +131,8 @@ pub struct Publisher {
     pub lag_seconds: f64,
     /// Where JetStream's stream was when the positions were.
     pub stream_sequence: u64,
+    #[serde(skip)]
+    version: i32,
     /// The process that publishes; none where its lease is free.
     pub process: Option<String>,
     /// Why it cannot; none where it can.
@@ -138,7 +146,80 @@ pub struct Trouble<'a> {
     pub why: &'a str,
 }
 
+/// Work on a version that nobody does, though there is some, or that somebody took who is not heard of any more.
+pub struct Unattended<'a> {
+    /// `profiles_1 (3 of 16 partitions)`, or `publisher`.
+    pub of: String,
+    /// RFC 3339, in UTC: since when events wait, or nothing was heard of who took it.
+    pub since: String,
+    /// Who took it, and has not given it back.
+    pub holder: Option<&'a Member>,
+}
+
+impl fmt::Display for Unattended<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "nobody works on {}, since {}", self.of, self.since)?;
+        match self.holder {
+            Some(Member { process, state, .. }) => write!(formatter, ": {process} is {state}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Status {
+    /// What nobody works on, of the read models that serve and of publishing; not where that is a hand-over. Of several shapes
+    /// only the newest counts: those before it end with the binaries that read them.
+    pub fn unattended(&self) -> Vec<Unattended<'_>> {
+        let serving = self.projections.iter().filter(|of| of.serves());
+        let newest = serving.filter(|of| {
+            let mut others = self.projections.iter().filter(|other| other.serves());
+            !others.any(|other| other.projection == of.projection && other.shape > of.shape)
+        });
+        let mut found = Vec::new();
+        for of in newest {
+            let waits = |unit: u16| of.waits_seconds.get(usize::from(unit)).copied().unwrap_or_default();
+            let name = |units: usize, all: usize| format!("{} ({units} of {all} partitions)", of.qualifier());
+            self.unattended_of(&of.projection, of.version, waits, name, &mut found);
+        }
+        if let Some(of) = &self.publisher {
+            let name = |_: usize, _: usize| publisher::NAME.to_owned();
+            self.unattended_of(publisher::NAME, of.version, |_| of.lag_seconds, name, &mut found);
+        }
+        found
+    }
+
+    fn unattended_of<'a>(
+        &'a self,
+        projection: &str,
+        version: i32,
+        waits: impl Fn(u16) -> f64,
+        name: impl Fn(usize, usize) -> String,
+        found: &mut Vec<Unattended<'a>>,
+    ) {
+        let leases = self.leases.iter().filter(|of| of.projection == projection && of.version == version);
+        let mut all = 0;
+        let mut by_holder: BTreeMap<Option<Uuid>, (usize, f64, Option<&'a Member>)> = BTreeMap::new();
+        for lease in leases {
+            all += 1;
+            if lease.state == "held" {
+                continue;
+            }
+            let holder = self.members.iter().find(|member| lease.member == Some(member.member));
+            // Where it is known since when nobody has worked, what waits may have waited before.
+            let seconds = holder.map_or_else(|| waits(lease.unit), |holder| holder.heard_seconds_ago);
+            if seconds > NOBODY_FOR.as_secs_f64() {
+                let (units, longest, _) =
+                    by_holder.entry(holder.map(|holder| holder.member)).or_insert((0, 0.0, holder));
+                (*units, *longest) = (*units + 1, longest.max(seconds));
+            }
+        }
+        found.extend(by_holder.into_values().map(|(units, seconds, holder)| Unattended {
+            of: name(units, all),
+            since: holder.map_or_else(|| before(&self.at, seconds), |holder| holder.heard_at.clone()),
+            holder,
+        }));
+    }
+
     /// What cannot go on, of the read models and of publishing.
     pub fn troubles(&self) -> impl Iterator<Item = Trouble<'_>> {
         self.leases.iter().filter_map(|lease| {
@@ -212,6 +293,7 @@ pub async fn read(connection: &mut PgConnection) -> Result<Status, Error> {
             lag_events: of.lag_events,
             lag_seconds: of.lag_seconds,
             stream_sequence,
+            version: of.version,
         }
     });
     Ok(Status { log_id, at, halt, partitions, projections, leases, members, publisher })
@@ -233,6 +315,15 @@ fn utc<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
 
 fn utc_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Option::<String>::deserialize(deserializer)?.map(|text| in_utc(&text)).transpose()
+}
+
+/// Some time before an instant.
+fn before(instant: &str, seconds: f64) -> String {
+    let ago = TimeDelta::milliseconds((seconds * 1_000.0) as i64);
+    match DateTime::parse_from_rfc3339(instant) {
+        Ok(at) => (at.to_utc() - ago).to_rfc3339_opts(SecondsFormat::Micros, true),
+        Err(_) => instant.to_owned(),
+    }
 }
 
 fn in_utc<E: de::Error>(text: &str) -> Result<String, E> {

@@ -29,14 +29,16 @@ SELECT json_build_object(
         SELECT coalesce(json_agg(json_build_object('projection', v.projection, 'version', v.version, 'shape', v.shape,
             'state', CASE WHEN s.version IS NOT NULL THEN 'serving' WHEN v.wrong_at IS NOT NULL THEN 'wrong'
                           WHEN v.caught_up_at IS NOT NULL THEN 'standing by' ELSE 'being filled' END,
-            'positions', r.positions, 'lag_events', r.lag_events, 'lag_seconds', r.lag_seconds)
+            'positions', r.positions, 'lag_events', r.lag_events, 'lag_seconds', r.lag_seconds,
+            'waits_seconds', r.waits_seconds)
             ORDER BY v.projection, v.version), '[]')
         FROM projections.versions v
         LEFT JOIN projections.serving s
             ON s.projection = v.projection AND s.shape = v.shape AND s.version = v.version
         CROSS JOIN LATERAL (
             SELECT coalesce(json_agg(r.position ORDER BY r.partition), '[]') AS positions,
-                   coalesce(sum(r.behind), 0) AS lag_events, coalesce(max(r.seconds), 0) AS lag_seconds
+                   coalesce(sum(r.behind), 0) AS lag_events, coalesce(max(r.seconds), 0) AS lag_seconds,
+                   coalesce(json_agg(r.seconds ORDER BY r.partition), '[]') AS waits_seconds
             FROM read r WHERE r.projection = v.projection AND r.version = v.version) r),
     'leases', (
         SELECT coalesce(json_agg(json_build_object('projection', l.projection, 'version', l.version, 'unit', l.unit,

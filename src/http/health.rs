@@ -180,13 +180,15 @@ impl Health {
     async fn detailed(&self) -> (StatusCode, Value) {
         let (code, mut body) = self.checks();
         let stands = self.0.stands.read(&self.0.log).await;
-        // What any process has met, and this one need not have.
-        let all: Vec<Trouble<'_>> = stands.iter().flat_map(|stands| stands.troubles()).collect();
-        if !all.is_empty() {
-            let mut told: Vec<String> =
-                all.iter().take(TROUBLES_MAX).map(|Trouble { of, why }| format!("{of}: {why}")).collect();
-            if all.len() > TROUBLES_MAX {
-                told.push(format!("and {} more", all.len() - TROUBLES_MAX));
+        // What any process has met, and this one need not have; and what none can tell, because it does nothing.
+        let troubles = stands.iter().flat_map(|stands| stands.troubles());
+        let mut told: Vec<String> = troubles.map(|Trouble { of, why }| format!("{of}: {why}")).collect();
+        let unattended = stands.iter().flat_map(|stands| stands.unattended());
+        told.splice(0..0, unattended.map(|of| of.to_string()));
+        if !told.is_empty() {
+            if told.len() > TROUBLES_MAX {
+                let more = told.split_off(TROUBLES_MAX).len();
+                told.push(format!("and {more} more"));
             }
             body["checks"]["work"] = json!({"status": "stopped", "detail": told.join("; ")});
             if body["status"] == "ready" {

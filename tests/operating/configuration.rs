@@ -94,6 +94,9 @@ async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
     assert!(!good && report.contains("this is not the key of this log"), "{report}");
     let (_, report, _) = told(site.command(&["doctor", "--set", "http=0.0.0.0:0"]).output().unwrap());
     assert!(report.contains("warn  http") && report.contains("auth.mode"), "{report}");
+    let (_, report, _) = run(&["doctor", "--data-dir", "/nowhere"], &[]);
+    let told = "warn  data           no \"rollcall up\" with servers of its own runs in /nowhere";
+    assert!(report.contains(told), "{report}");
     site.stop().await;
 }
 
@@ -103,7 +106,10 @@ async fn healthcheck_says_whether_a_process_is_ready() {
     let url = format!("{}/readyz", rollcall.ready.http);
     let address = rollcall.ready.http.strip_prefix("http://").unwrap().to_owned();
     assert!(run(&["healthcheck", &url], &[]).0);
-    assert!(run(&["healthcheck", &address], &[]).0);
+    for short in [&address, &rollcall.ready.http] {
+        let (good, _, errors) = run(&["healthcheck", short], &[]);
+        assert!(good, "{short}: {errors}");
+    }
     let (good, _, errors) = run(&["healthcheck", &format!("{address}/ready")], &[]);
     assert!(!good && errors.contains("404") && errors.contains("/readyz"), "{errors}");
     assert!(run(&["healthcheck"], &[("ROLLCALL_HTTP", &address)]).0);
@@ -113,4 +119,14 @@ async fn healthcheck_says_whether_a_process_is_ready() {
     rollcall.stop();
     let (good, _, errors) = run(&["healthcheck", &url], &[]);
     assert!(!good && errors.contains("does not answer"), "{errors}");
+    // Whoever listens elsewhere is not the one that was meant.
+    for data in [data.as_str(), "/nowhere"] {
+        for given in [(&["healthcheck", "--data-dir", data][..], ""), (&["healthcheck"], data)] {
+            let (arguments, variable) = given;
+            let variables = [("ROLLCALL_DATA_DIR", variable)];
+            let (good, _, errors) = run(arguments, if variable.is_empty() { &[] } else { &variables });
+            let told = format!("no \"rollcall up\" with servers of its own runs in {data}");
+            assert!(!good && errors.contains(&told), "{given:?}: {errors}");
+        }
+    }
 }

@@ -71,6 +71,11 @@ async fn a_parked_user_is_listed_tried_again_and_at_last_goes_on() {
     );
     assert!(metrics.contains("rollcall_projection_parked_total{projection=\"profiles\"} 2"), "{metrics}");
 
+    let doctor = site.command(&["doctor"]).output().unwrap();
+    let (well, said) = (doctor.status.success(), text(doctor.stdout));
+    assert!(well && said.contains("warn  work           profiles_1: 2 streams are parked"), "{said}");
+    assert!(said.contains("rollcall parked list") && !said.contains("ok    work"), "{said}");
+
     // Who knows of the event is told at once that it is not to be had; who does not gets what there is.
     let (id, before, after) = &users[0];
     for path in ["", "/email-preferences", "/terms"] {
@@ -107,6 +112,9 @@ async fn a_parked_user_is_listed_tried_again_and_at_last_goes_on() {
     assert!(!said.contains("example.com"), "{said}");
     let (_, said) = parked(&site, &["list"]);
     assert!(said.contains("VERSION") && said.contains(&format!("acme  {id}  1 (serves)  Odd@2")), "{said}");
+    // To look is what is meant where nothing else is said.
+    let (well, said) = parked(&site, &["--projection", "profiles"]);
+    assert!(well && said.contains(&format!("acme  {id}  1 (serves)  Odd@2")), "{said}");
     let (found, said) = parked(&site, &["show", "profile", "acme", id]);
     assert!(!found && said.contains("profiles, audit"), "{said}");
     let (well, said) = parked(&site, &["retry"]);

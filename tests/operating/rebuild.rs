@@ -81,6 +81,15 @@ async fn reads_are_neither_refused_nor_stale_while_a_read_model_is_rebuilt_and_s
     for client in clients {
         client.await.unwrap();
     }
+    // What an operator asked for is no failure.
+    for projector in &projectors {
+        eventually("both versions are forgotten", async || {
+            (projector.logged().matches("the version was dropped").count() == 2).then_some(())
+        })
+        .await;
+        let said = projector.logged();
+        assert!(!said.contains("projecting failed") && !said.contains("no rows returned"), "{said}");
+    }
     let left = "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^(profiles|audit)_[0-9]+$'";
     assert_eq!(number(&site, left).await, 2);
     site.stop().await;

@@ -261,6 +261,73 @@ async fn what_stands_still_is_told_wherever_one_looks() {
 }
 
 #[tokio::test]
+async fn what_nobody_works_on_is_told_wherever_one_looks() {
+    let site = Site::migrated().await;
+    let commands = site.start(&["command-api"], &[]);
+    let mut projector = site.start(&["projector"], &[]);
+    let write = Client::new(&commands.ready.http, "acme");
+    // Of a process that projects nothing itself.
+    let until = async |what: &str, is: &str, told: &[&str]| {
+        eventually(what, async || {
+            let detailed = write.get("/health/detailed").await.expect(200).json();
+            let work = detailed["checks"]["work"].to_string();
+            (detailed["status"] == is && told.iter().all(|told| work.contains(told))).then_some(detailed)
+        })
+        .await
+    };
+    let worked_off = async || {
+        eventually("all is applied and published", async || {
+            let status: Value = serde_json::from_str(&run(&site, &["status", "--json"]).1).unwrap();
+            let mut readers =
+                [of(&status, "profiles"), of(&status, "audit"), &status["publisher"]].into_iter();
+            readers.all(|reader| reader["lag_events"] == 0).then_some(())
+        })
+        .await;
+    };
+    write.create("ada@example.com").await.expect(201);
+    worked_off().await;
+    let well = until("all is worked on", "ready", &["null"]).await;
+    assert!(well["checks"].get("work").is_none(), "{well}");
+    let (well, said, _) = run(&site, &["doctor"]);
+    assert!(well && said.contains("ok    work"), "{said}");
+
+    let pid = nix::unistd::Pid::from_raw(projector.pid().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    write.create("grace@example.com").await.expect(201);
+    let frozen = format!(":{pid} is frozen");
+    let alone = [
+        "nobody works on profiles_1 (16 of 16 partitions), since 2",
+        "nobody works on audit_1 (16 of 16 partitions), since 2",
+        "nobody works on publisher, since 2",
+        &frozen,
+    ];
+    until("the frozen one is told", "degraded", &alone).await;
+    let (well, said, _) = run(&site, &["doctor"]);
+    let warned = |told: &&str| said.contains(&format!("warn  work           {told}"));
+    assert!(well && alone[..3].iter().all(warned) && said.contains(&frozen), "{said}");
+    assert!(!said.contains("ok    work"), "{said}");
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+    worked_off().await;
+    until("it works again", "ready", &["null"]).await;
+
+    // Where it has given everything back, it is what waits that tells.
+    assert!(projector.stop().0.success());
+    until("nothing waits yet", "ready", &["null"]).await;
+    let (well, said, _) = run(&site, &["doctor"]);
+    assert!(well && said.contains("warn  work           no process projects or publishes"), "{said}");
+    write.create("edsger@example.com").await.expect(201);
+    // One user lies in one partition.
+    let waits =
+        ["nobody works on profiles_1 (1 of 16 partitions), since 2", "nobody works on publisher, since 2"];
+    let told = until("what waits is told", "degraded", &waits).await;
+    assert!(told["publisher"]["lag_seconds"].as_f64().unwrap() > 4.0, "{told}");
+    let (well, said, _) = run(&site, &["doctor"]);
+    assert!(well && said.contains("warn  work           nobody works on publisher, since 2"), "{said}");
+    drop(commands);
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn who_watches_into_a_file_gets_no_escape_codes() {
     let site = Site::migrated().await;
     let mut watch = site.command(&["status", "--watch"]);
@@ -294,7 +361,8 @@ async fn whoever_knows_the_data_directory_of_an_up_can_ask_how_it_is() {
     })
     .await;
     assert!(publishing.contains("profiles_1"), "{publishing}");
-    let commands: [(&[&str], &str); 4] = [
+    let commands: [(&[&str], &str); 5] = [
+        (&["parked"], "nothing is parked"),
         (&["parked", "list"], "nothing is parked"),
         (&["rebuild", "audit"], "audit_2 serves"),
         (&["audit-projections"], "0 differ"),

@@ -11,6 +11,8 @@ const TOLD_MAX: usize = 1_000;
 pub enum Error {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+    #[error("the version was dropped")]
+    Dropped,
     #[error(transparent)]
     Tail(#[from] tail::Error),
     #[error(transparent)]
@@ -63,6 +65,7 @@ impl Error {
             Self::Database(error)
             | Self::Tail(tail::Error::Database(error))
             | Self::Keys(keys::Error::Database(error)) => judge(error),
+            Self::Dropped => Verdict::Transient,
             Self::Tail(tail::Error::Hole { .. } | tail::Error::Repeated { .. })
             | Self::TooManyParked { .. } => Verdict::Halted,
             Self::Keys(_)

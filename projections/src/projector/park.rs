@@ -90,7 +90,7 @@ impl<P: Projection> Projector<P> {
         let mut transaction = connection.begin().await?;
         if !checkpoint::advance(&mut transaction, of, &[(event, epoch)]).await? {
             transaction.rollback().await?;
-            self.lost().await;
+            self.lost(connection).await?;
             return Ok(false);
         }
         let Some(place) = table::park(&mut transaction, of, &event, &told).await? else {
@@ -160,7 +160,7 @@ impl<P: Projection> Projector<P> {
         for place in due {
             let Some(epoch) = self.held[usize::from(place.partition)] else { continue };
             if !bounded(self.put_off(connection, epoch, &place)).await? {
-                self.lost().await;
+                self.lost(connection).await?;
                 return Ok(false);
             }
             if !self.retry(connection, epoch, place).await? {
@@ -206,7 +206,7 @@ impl<P: Projection> Projector<P> {
             let error = match bounded(self.go_on(connection, epoch, &queue[begin..end], next)).await {
                 Ok(true) => continue,
                 Ok(false) => {
-                    self.lost().await;
+                    self.lost(connection).await?;
                     return Ok(false);
                 }
                 Err(error) => error,
@@ -221,7 +221,7 @@ impl<P: Projection> Projector<P> {
             }
             let at = &queue[begin].place;
             if !bounded(self.stay(connection, epoch, at, &error)).await? {
-                self.lost().await;
+                self.lost(connection).await?;
                 return Ok(false);
             }
             return Ok(true);
