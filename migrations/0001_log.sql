@@ -71,32 +71,6 @@ LEFT JOIN LATERAL (
     SELECT l.position, l.recorded_at, l.event_id FROM log.events l
     WHERE l.partition = p.partition ORDER BY l.position DESC LIMIT 1) e ON true;
 
--- Locks partitions, in ascending order and to the transaction's end, and reads where their next events go: that is what keeps
--- the log free of holes. The heads are read by a statement of its own, after the locks: it sees all that those who held them
--- before have committed, in READ COMMITTED, which every session sets. `next_at` rises with the position. Works with its
--- owner's rights, so that services need not be able to change a row; hence the path, which no caller may choose.
-CREATE FUNCTION log.take_heads(partitions integer[])
-RETURNS TABLE (partition integer, head bigint, next_at timestamptz)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER ROWS 16 SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-    locked bigint;
-BEGIN
-    PERFORM FROM log.partitions p WHERE p.partition = ANY (partitions) ORDER BY p.partition FOR UPDATE;
-    GET DIAGNOSTICS locked = ROW_COUNT;
-    IF locked <> cardinality(partitions) THEN
-        RAISE EXCEPTION 'a partition is missing in log.partitions';
-    END IF;
-    RETURN QUERY
-        SELECT w.partition, coalesce(e.position, 0),
-               greatest(clock_timestamp(), e.recorded_at + interval '1 microsecond')
-        FROM unnest(partitions) AS w(partition)
-        LEFT JOIN LATERAL (
-            SELECT l.position, l.recorded_at FROM log.events l
-            WHERE l.partition = w.partition ORDER BY l.position DESC LIMIT 1) e ON true;
-END $$;
-REVOKE ALL ON FUNCTION log.take_heads FROM PUBLIC;
-
 CREATE FUNCTION log.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'events are immutable: % on log.events is refused', TG_OP USING ERRCODE = 'insufficient_privilege';
@@ -170,3 +144,150 @@ CREATE TABLE vault.tombstones (
     erased_at      timestamptz      NOT NULL,
     PRIMARY KEY (aggregate_id, tenant_id, aggregate_type)
 );
+
+-- Stores a batch of appends in one transaction. Each append is judged on its own: one that conflicts, whose claim is taken or
+-- whose key was used is left out; all others are stored whole. Where the log is not the one that the batch was decided on, or
+-- takes no commands, all of it is refused. It is the only way into the log: it works with its owner's rights, and services
+-- have no others than to call it; hence the path, which no caller may choose.
+--
+-- Locks, always in this order, so that two processes do not deadlock: claims by digest, records by key, data keys by id,
+-- heads by partition. The lists come in that order. A head's lock is the last to be taken and is held to the commit: that keeps
+-- the log free of holes. What is read after it is read by a statement of its own, which sees all that those who held it before
+-- have committed, in READ COMMITTED, which every session sets.
+--
+-- Appends are numbered from 1 and sorted by partition, and the other lists name them by number. `heads` are the partitions
+-- that get events; `ranks` number the events in each.
+--
+-- Look-ups, not joins: a join, which EXISTS becomes too, that was planned while a table was empty and vacuumed, and so taken
+-- for one page, walks over the whole index for ever. Subscripts, not unnest, which copies each list before anything is done;
+-- a list that is a parameter here has its members found.
+CREATE FUNCTION log.append(
+    of_log uuid, claims_generation integer,
+    partitions integer[], tenants text[], types text[], ids text[],
+    probed integer[], versions bigint[],
+    taking integer[], digests_taken bytea[],
+    releasing integer[], digests_released bytea[],
+    recording integer[], keys bytea[], fingerprints bytea[], statuses smallint[], versions_recorded bigint[],
+    keyed integer[], master_generations integer[], keys_wrapped bytea[],
+    heads integer[], appends integer[], ranks bigint[], sequences bigint[], event_ids uuid[], event_types text[],
+    event_versions text[], payloads text[], personals bytea[], metadatas text[])
+-- What it is of (0 a head, 1 a conflict, 2 a taken claim, 3 a used key, 4 a halt, 5 the events stored), its number (a partition,
+-- a place in `digests_taken`, else an append), and of a head the position before its first event and that one's instant.
+RETURNS TABLE (verdict smallint, number bigint, base bigint, first_at timestamptz)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER ROWS 16 SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    refused   integer[] := '{}';
+    found_now integer[];
+    locked    bigint;
+    head      integer;
+    newest    record;
+    bases     bigint[];
+    firsts    timestamptz[];
+BEGIN
+    IF EXISTS (SELECT FROM log.halt) OR NOT EXISTS (SELECT FROM log.meta m WHERE m.log_id = of_log) THEN
+        RETURN QUERY SELECT 4::smallint, 0::bigint, NULL::bigint, NULL::timestamptz;
+        RETURN;
+    END IF;
+
+    -- A stream made a moment ago under a random id needs no probe: the unique index catches the impossible.
+    IF cardinality(probed) > 0 THEN
+        found_now := ARRAY(
+            SELECT probed[n] FROM generate_series(1, cardinality(probed)) AS n
+            WHERE versions[n] <> coalesce(
+                (SELECT e.sequence FROM log.events e
+                 WHERE e.partition = partitions[probed[n]] AND e.tenant_id = tenants[probed[n]]
+                   AND e.aggregate_type = types[probed[n]] AND e.aggregate_id = ids[probed[n]]
+                 ORDER BY e.sequence DESC LIMIT 1), 0));
+        IF cardinality(found_now) > 0 THEN
+            refused := refused || found_now;
+            RETURN QUERY SELECT 1::smallint, n::bigint, NULL::bigint, NULL::timestamptz FROM unnest(found_now) AS n;
+        END IF;
+    END IF;
+    IF cardinality(taking) > 0 THEN
+        found_now := ARRAY(
+            SELECT n FROM generate_series(1, cardinality(taking)) AS n
+            WHERE (SELECT true FROM log.claims c WHERE c.digest = digests_taken[n] LIMIT 1));
+        IF cardinality(found_now) > 0 THEN
+            refused := refused || ARRAY(SELECT taking[n] FROM unnest(found_now) AS n);
+            RETURN QUERY SELECT 2::smallint, n::bigint, NULL::bigint, NULL::timestamptz FROM unnest(found_now) AS n;
+        END IF;
+    END IF;
+    IF cardinality(recording) > 0 THEN
+        found_now := ARRAY(
+            SELECT recording[n] FROM generate_series(1, cardinality(recording)) AS n
+            WHERE (SELECT true FROM log.commands c WHERE c.key = keys[n] LIMIT 1));
+        IF cardinality(found_now) > 0 THEN
+            refused := refused || found_now;
+            RETURN QUERY SELECT 3::smallint, n::bigint, NULL::bigint, NULL::timestamptz FROM unnest(found_now) AS n;
+        END IF;
+    END IF;
+    -- What is left out must not be counted.
+    IF cardinality(refused) > 0 THEN
+        ranks := ARRAY(
+            SELECT CASE WHEN kept THEN count(*) FILTER (WHERE kept) OVER (PARTITION BY partitions[append] ORDER BY n) END
+            FROM (SELECT n, appends[n] AS append, appends[n] <> ALL (refused) AS kept
+                  FROM generate_series(1, cardinality(appends)) AS n) AS e
+            ORDER BY n);
+        heads := ARRAY(
+            SELECT DISTINCT partitions[appends[n]] FROM generate_series(1, cardinality(appends)) AS n
+            WHERE ranks[n] IS NOT NULL ORDER BY 1);
+    END IF;
+
+    IF cardinality(releasing) > 0 THEN
+        DELETE FROM log.claims c
+        USING generate_series(1, cardinality(releasing)) AS n
+        CROSS JOIN LATERAL (
+            SELECT k.ctid AS place FROM log.claims k
+            WHERE k.digest = digests_released[n] AND k.aggregate_id = ids[releasing[n]] LIMIT 1) AS k
+        WHERE c.ctid = k.place AND releasing[n] <> ALL (refused);
+    END IF;
+    IF cardinality(taking) > 0 THEN
+        INSERT INTO log.claims (digest, generation, tenant_id, aggregate_type, aggregate_id)
+        SELECT digests_taken[n], claims_generation, tenants[taking[n]], types[taking[n]], ids[taking[n]]
+        FROM generate_series(1, cardinality(taking)) AS n WHERE taking[n] <> ALL (refused);
+    END IF;
+    IF cardinality(recording) > 0 THEN
+        INSERT INTO log.commands (key, fingerprint, status, aggregate_id, version)
+        SELECT keys[n], fingerprints[n], statuses[n], ids[recording[n]], versions_recorded[n]
+        FROM generate_series(1, cardinality(recording)) AS n WHERE recording[n] <> ALL (refused);
+    END IF;
+    IF cardinality(keyed) > 0 THEN
+        INSERT INTO vault.data_keys (aggregate_id, tenant_id, aggregate_type, master_generation, wrapped)
+        SELECT ids[keyed[n]], tenants[keyed[n]], types[keyed[n]], master_generations[n], keys_wrapped[n]
+        FROM generate_series(1, cardinality(keyed)) AS n WHERE keyed[n] <> ALL (refused);
+    END IF;
+
+    IF cardinality(heads) = 0 THEN
+        RETURN;
+    END IF;
+    PERFORM FROM log.partitions p WHERE p.partition = ANY (heads) ORDER BY p.partition FOR UPDATE;
+    GET DIAGNOSTICS locked = ROW_COUNT;
+    IF locked <> cardinality(heads) THEN
+        RAISE EXCEPTION 'a partition is missing in log.partitions';
+    END IF;
+    verdict := 0;
+    FOREACH head IN ARRAY heads LOOP
+        SELECT e.position, e.recorded_at INTO newest
+        FROM log.events e WHERE e.partition = head ORDER BY e.position DESC LIMIT 1;
+        number := head;
+        base := coalesce(newest.position, 0);
+        first_at := greatest(clock_timestamp(), newest.recorded_at + interval '1 microsecond');
+        bases[head] := base;
+        firsts[head] := first_at;
+        RETURN NEXT;
+    END LOOP;
+    INSERT INTO log.events (position, sequence, recorded_at, event_id, partition, tenant_id, aggregate_type,
+                            aggregate_id, event_type, event_version, payload, personal, metadata)
+    SELECT bases[partitions[appends[n]]] + ranks[n], sequences[n],
+           firsts[partitions[appends[n]]] + (ranks[n] - 1) * interval '1 microsecond', event_ids[n],
+           partitions[appends[n]], tenants[appends[n]], types[appends[n]], ids[appends[n]], event_types[n],
+           event_versions[n], payloads[n]::json, personals[n], metadatas[n]::json
+    FROM generate_series(1, cardinality(appends)) AS n WHERE ranks[n] IS NOT NULL;
+    GET DIAGNOSTICS number = ROW_COUNT;
+    verdict := 5;
+    base := NULL;
+    first_at := NULL;
+    RETURN NEXT;
+END $$;
+REVOKE ALL ON FUNCTION log.append FROM PUBLIC;

@@ -34,7 +34,7 @@ pub fn session(service: &PgConnectOptions, name: &str) -> PgConnectOptions {
 }
 
 /// A session for statements over arrays of keys: a generic plan of look-ups and nested loops, as good for a log of five as
-/// of five million. What `log.take_heads` asks is planned so as well.
+/// of five million. What `log.append` asks is planned so as well.
 pub fn keyed_session(service: &PgConnectOptions, name: &str) -> PgConnectOptions {
     session(service, name).options([
         ("enable_hashjoin", "off"),

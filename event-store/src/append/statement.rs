@@ -1,4 +1,5 @@
-//! The one statement: its parameters, how its verdict is read, and the look-up of what an earlier sending stored.
+//! The one statement, a call of `log.append`: its parameters, how its verdict is read, and the look-up of what an earlier
+//! sending stored.
 
 use std::time::Duration;
 
@@ -14,45 +15,68 @@ use crate::{
     tail::{signed, unsigned},
 };
 
-const STATEMENT: &str = include_str!("statement.sql");
+/// Parameters stand as the function names them (migrations/0001_log.sql).
+const STATEMENT: &str = "SELECT verdict, number, base, first_at FROM log.append(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26,
+    $27, $28, $29, $30)";
+
+/// The number by which the statement knows an append: from 1, as SQL counts.
+type Number = i32;
 
 /// The statement's parameters, a column each.
 #[derive(Default)]
 struct Columns<'a> {
-    append: Vec<i32>,
+    // Of each append.
     partition: Vec<i32>,
     tenant: Vec<&'a str>,
     aggregate_type: Vec<&'a str>,
     aggregate_id: Vec<&'a str>,
+    // What some have, in the order in which it is locked.
+    probe: Vec<(Number, i64)>,
+    take: Vec<(Number, &'a Digest)>,
+    release: Vec<(Number, &'a Digest)>,
+    record: Vec<(Number, &'a Record)>,
+    data_key: Vec<(Number, &'a str, &'a WrappedKey)>,
+    /// Partitions that get events.
+    heads: Vec<i32>,
+    // Of each event.
+    append: Vec<Number>,
+    /// Its number among those of its partition.
+    rank: Vec<i64>,
     sequence: Vec<i64>,
-    probe: Vec<bool>,
     event_id: Vec<Uuid>,
     event_type: Vec<&'a str>,
     event_version: Vec<&'a str>,
     payload: Vec<&'a str>,
     personal: Vec<Option<&'a [u8]>>,
     metadata: Vec<&'a str>,
-    take: Vec<(i32, &'a Digest, &'a Append)>,
-    release: Vec<(i32, &'a Digest, &'a Append)>,
-    record: Vec<(i32, &'a Record, &'a Append)>,
-    data_key: Vec<(i32, &'a WrappedKey, &'a Append)>,
 }
 
 impl<'a> Columns<'a> {
     fn of(appends: &[&'a Pending], probe_all: bool) -> Self {
         let mut columns = Self::default();
-        for (index, pending) in (0_i32..).zip(appends) {
+        let mut rank = 0;
+        for (number, pending) in (1..).zip(appends) {
             let append = &pending.append;
-            let mut sequence = append.expected.version();
-            for (place, event) in append.events.iter().enumerate() {
-                sequence += 1;
-                columns.append.push(index);
-                columns.partition.push(i32::from(pending.partition));
-                columns.tenant.push(&append.stream.tenant);
-                columns.aggregate_type.push(&append.stream.aggregate_type);
-                columns.aggregate_id.push(&append.stream.aggregate_id);
+            let partition = i32::from(pending.partition);
+            columns.partition.push(partition);
+            columns.tenant.push(&append.stream.tenant);
+            columns.aggregate_type.push(&append.stream.aggregate_type);
+            columns.aggregate_id.push(&append.stream.aggregate_id);
+            if !append.events.is_empty() {
+                if probe_all || append.expected != Expected::Fresh {
+                    columns.probe.push((number, signed(append.expected.version())));
+                }
+                if columns.heads.last() != Some(&partition) {
+                    columns.heads.push(partition);
+                    rank = 0;
+                }
+            }
+            for (sequence, event) in (append.expected.version() + 1..).zip(&append.events) {
+                rank += 1;
+                columns.append.push(number);
+                columns.rank.push(rank);
                 columns.sequence.push(signed(sequence));
-                columns.probe.push(place == 0 && (probe_all || append.expected != Expected::Fresh));
                 columns.event_id.push(event.event_id);
                 columns.event_type.push(event.event_type);
                 columns.event_version.push(event.event_version);
@@ -60,17 +84,26 @@ impl<'a> Columns<'a> {
                 columns.personal.push(event.personal.as_deref());
                 columns.metadata.push(&event.metadata);
             }
-            for claim in &append.claims {
-                match claim {
-                    ClaimChange::Take(digest) => columns.take.push((index, digest, append)),
-                    ClaimChange::Release(digest) => columns.release.push((index, digest, append)),
-                }
-            }
-            columns.record.extend(append.record.iter().map(|record| (index, record, append)));
-            columns.data_key.extend(append.data_key.iter().map(|new| (index, &new.wrapped, append)));
+            columns.changes(number, append);
         }
-        columns.release.sort_unstable_by_key(|(_, digest, _)| *digest);
+        columns.take.sort_unstable_by_key(|(_, digest)| *digest);
+        columns.release.sort_unstable_by_key(|(_, digest)| *digest);
+        columns.record.sort_unstable_by_key(|(_, record)| record.idempotency.key);
+        columns.data_key.sort_unstable_by_key(|(_, aggregate_id, _)| *aggregate_id);
         columns
+    }
+
+    /// What an append changes beside the log.
+    fn changes(&mut self, number: Number, append: &'a Append) {
+        for claim in &append.claims {
+            match claim {
+                ClaimChange::Take(digest) => self.take.push((number, digest)),
+                ClaimChange::Release(digest) => self.release.push((number, digest)),
+            }
+        }
+        self.record.extend(append.record.iter().map(|record| (number, record)));
+        let data_key = append.data_key.iter();
+        self.data_key.extend(data_key.map(|new| (number, &*append.stream.aggregate_id, &new.wrapped)));
     }
 }
 
@@ -88,57 +121,37 @@ pub(super) async fn run(
     log_id: Uuid,
 ) -> Result<Vec<Result<Appended, Error>>, sqlx::Error> {
     let c = Columns::of(appends, probe_all);
-    let statement = STATEMENT;
-    // Positions that count what is refused, as a sequence does.
-    #[cfg(rollcall_break = "contiguity")]
-    let statement = &{
-        let (others, stored) = statement.split_once("stored AS (").expect("the statement stores");
-        let refused = "append <> ALL ((SELECT appends FROM refused)::int4[])";
-        let stored = stored.replacen(&format!("WHERE {refused}"), "", 1);
-        let stored = stored.replacen(
-            "h.partition = i.partition",
-            &format!("h.partition = i.partition WHERE i.{refused}"),
-            1,
-        );
-        format!("{others}stored AS ({stored}")
-    };
-    let rows = sqlx::query(statement)
-        .bind(&c.append)
+    let rows = sqlx::query(STATEMENT)
+        .bind(log_id)
+        .bind(generation)
         .bind(&c.partition)
         .bind(&c.tenant)
         .bind(&c.aggregate_type)
         .bind(&c.aggregate_id)
+        .bind(column(&c.probe, |(number, _)| *number))
+        .bind(column(&c.probe, |(_, version)| *version))
+        .bind(column(&c.take, |(number, _)| *number))
+        .bind(column(&c.take, |(_, digest)| &digest.0[..]))
+        .bind(column(&c.release, |(number, _)| *number))
+        .bind(column(&c.release, |(_, digest)| &digest.0[..]))
+        .bind(column(&c.record, |(number, _)| *number))
+        .bind(column(&c.record, |(_, record)| &record.idempotency.key.0[..]))
+        .bind(column(&c.record, |(_, record)| &record.idempotency.fingerprint.0[..]))
+        .bind(column(&c.record, |(_, record)| record.status.cast_signed()))
+        .bind(column(&c.record, |(_, record)| signed(record.version)))
+        .bind(column(&c.data_key, |(number, ..)| *number))
+        .bind(column(&c.data_key, |(.., wrapped)| wrapped.master_generation))
+        .bind(column(&c.data_key, |(.., wrapped)| &wrapped.bytes[..]))
+        .bind(&c.heads)
+        .bind(&c.append)
+        .bind(&c.rank)
         .bind(&c.sequence)
-        .bind(&c.probe)
         .bind(&c.event_id)
         .bind(&c.event_type)
         .bind(&c.event_version)
         .bind(&c.payload)
         .bind(&c.personal)
         .bind(&c.metadata)
-        .bind(generation)
-        .bind(column(&c.take, |(index, ..)| *index))
-        .bind(column(&c.take, |(_, digest, _)| &digest.0[..]))
-        .bind(column(&c.take, |(.., append)| &*append.stream.tenant))
-        .bind(column(&c.take, |(.., append)| &*append.stream.aggregate_type))
-        .bind(column(&c.take, |(.., append)| &*append.stream.aggregate_id))
-        .bind(column(&c.release, |(index, ..)| *index))
-        .bind(column(&c.release, |(_, digest, _)| &digest.0[..]))
-        .bind(column(&c.release, |(.., append)| &*append.stream.aggregate_id))
-        .bind(column(&c.record, |(index, ..)| *index))
-        .bind(column(&c.record, |(_, record, _)| &record.idempotency.key.0[..]))
-        .bind(column(&c.record, |(_, record, _)| &record.idempotency.fingerprint.0[..]))
-        .bind(column(&c.record, |(_, record, _)| record.status.cast_signed()))
-        .bind(column(&c.record, |(.., append)| &*append.stream.aggregate_id))
-        .bind(column(&c.record, |(_, record, _)| signed(record.version)))
-        .bind(column(&c.data_key, |(index, ..)| *index))
-        .bind(column(&c.data_key, |(.., append)| &*append.stream.aggregate_id))
-        .bind(column(&c.data_key, |(.., append)| &*append.stream.tenant))
-        .bind(column(&c.data_key, |(.., append)| &*append.stream.aggregate_type))
-        .bind(column(&c.data_key, |(_, wrapped, _)| wrapped.master_generation))
-        .bind(column(&c.data_key, |(_, wrapped, _)| &wrapped.bytes[..]))
-        .bind(log_id)
-        .bind(i32::try_from(appends.len()).expect("a batch has a bound"))
         .fetch_all(connection)
         .await?;
     let judged = Judged::of(&rows)?;
@@ -148,7 +161,7 @@ pub(super) async fn run(
     judged.outcomes(appends, &c)
 }
 
-/// What the statement says of a batch; numbers are indices of appends.
+/// What the statement says of a batch.
 #[derive(Default)]
 struct Judged {
     conflicts: Vec<i64>,
@@ -158,6 +171,7 @@ struct Judged {
     halted: bool,
     /// By partition.
     heads: Vec<Head>,
+    events: u64,
 }
 
 /// Where a partition's events were put.
@@ -165,8 +179,6 @@ struct Head {
     partition: i64,
     base: Position,
     first_at: DateTime<Utc>,
-    /// As the database counted them.
-    events: u64,
 }
 
 impl Judged {
@@ -179,15 +191,14 @@ impl Judged {
                     partition: number,
                     base: unsigned(row.try_get(2)?, "position")?,
                     first_at: row.try_get(3)?,
-                    events: unsigned(row.try_get(4)?, "events")?,
                 }),
                 1 => judged.conflicts.push(number),
                 2 => judged.taken.push(number),
                 3 => judged.replays.push(number),
+                5 => judged.events = unsigned(number, "events")?,
                 _ => judged.halted = true,
             }
         }
-        judged.heads.sort_unstable_by_key(|head| head.partition);
         Ok(judged)
     }
 
@@ -197,18 +208,17 @@ impl Judged {
         columns: &Columns<'_>,
     ) -> Result<Vec<Result<Appended, Error>>, sqlx::Error> {
         let mut refused: Vec<Option<Error>> = appends.iter().map(|_| None).collect();
-        let slot = |index: i64| usize::try_from(index).expect("indices were made here");
-        for &ordinal in &self.taken {
-            let (index, digest, _) =
-                columns.take[usize::try_from(ordinal - 1).expect("ordinals count from 1")];
-            refused[slot(index.into())].get_or_insert(Error::ClaimTaken(*digest));
+        let place = |number: i64| usize::try_from(number - 1).expect("numbers count from 1");
+        for &taken in &self.taken {
+            let (number, digest) = columns.take[place(taken)];
+            refused[place(number.into())].get_or_insert(Error::ClaimTaken(*digest));
         }
-        for &index in &self.conflicts {
-            refused[slot(index)] = Some(Error::Conflict);
+        for &number in &self.conflicts {
+            refused[place(number)] = Some(Error::Conflict);
         }
         // A replay beats a conflict and a taken claim.
-        for &index in &self.replays {
-            refused[slot(index)] = Some(Error::KeyUsed);
+        for &number in &self.replays {
+            refused[place(number)] = Some(Error::KeyUsed);
         }
         // Positions as the statement counted them: by partition, in the batch's order.
         let mut stored: Vec<u64> = vec![0; self.heads.len()];
@@ -233,9 +243,7 @@ impl Judged {
             })
             .collect::<Result<_, sqlx::Error>>()?;
         // Counted on both sides: readers of this process go by these positions.
-        if cfg!(not(rollcall_break = "contiguity"))
-            && stored.iter().copied().ne(self.heads.iter().map(|head| head.events))
-        {
+        if stored.iter().sum::<u64>() != self.events {
             return Err(sqlx::Error::Decode("the database counted other events than were sent".into()));
         }
         Ok(outcomes)

@@ -69,10 +69,10 @@ pub(super) async fn settle(
             format!(
                 "GRANT USAGE ON SCHEMA log, vault TO {role};
                  GRANT SELECT ON ALL TABLES IN SCHEMA log, vault TO {role};
-                 GRANT INSERT ON log.events, log.claims, log.commands, log.halt, vault.data_keys TO {role};
+                 GRANT EXECUTE ON FUNCTION log.append TO {role};
+                 GRANT INSERT ON log.halt TO {role};
                  GRANT INSERT, UPDATE ON log.snapshots TO {role};
-                 GRANT EXECUTE ON FUNCTION log.take_heads TO {role};
-                 GRANT DELETE ON log.claims, log.commands TO {role};"
+                 GRANT DELETE ON log.commands TO {role};"
             )
             .as_str(),
         )
