@@ -16,6 +16,7 @@ pub mod history;
 pub mod keys;
 pub mod load;
 mod log;
+mod lookout;
 mod measure;
 pub mod migrate;
 pub mod snapshots;

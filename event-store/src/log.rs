@@ -13,6 +13,7 @@ use crate::{
     keyed_session,
     keys::Keys,
     load,
+    lookout::Lookout,
     migrate::Provisioned,
     session, snapshots, spawn_vital,
     tail::{self, Heads, Span, recent::Recent},
@@ -63,6 +64,7 @@ struct Inner {
     heads: Heads,
     hints: Hints,
     recent: Arc<Recent>,
+    lookout: Lookout,
     pool: PgPool,
     readers: PgPool,
     appender: append::Handle,
@@ -99,19 +101,16 @@ impl Log {
         let hints = Hints::start(&service, &pool, &tasks, &shutdown);
         let recent = Arc::new(Recent::new(provisioned.partitions));
         tail::refresh(&pool, &heads, Compare::All).await?;
-        spawn_vital(
-            &tasks,
-            &failed,
-            "poll",
-            tail::poll(
-                pool.clone(),
-                heads.clone(),
-                hints.clone(),
-                Arc::clone(&recent),
-                failed.clone(),
-                shutdown.clone(),
-            ),
+        let lookout = Lookout::start(&service, &tasks, &shutdown).await?;
+        let poll = tail::poll(
+            lookout.pool().clone(),
+            heads.clone(),
+            hints.clone(),
+            Arc::clone(&recent),
+            failed.clone(),
+            shutdown.clone(),
         );
+        spawn_vital(&tasks, &failed, "poll", lookout.run(poll));
         if options.expires_records {
             tasks.spawn(commands::expire(pool.clone(), shutdown.clone()));
         }
@@ -148,6 +147,7 @@ impl Log {
             heads,
             hints,
             recent,
+            lookout,
             pool,
             readers,
             appender,
@@ -261,6 +261,11 @@ impl Log {
     /// A span's events, where all of them were appended by this process a moment ago.
     pub(crate) fn recent(&self, span: &Span) -> Option<Vec<Arc<Recorded>>> {
         if self.0.heads.void() { None } else { self.0.recent.get(span) }
+    }
+
+    /// Where the tail is followed.
+    pub(crate) fn lookout(&self) -> &Lookout {
+        &self.0.lookout
     }
 
     /// Connections for what the service itself asks: heads, records, whether the database is there.

@@ -214,8 +214,9 @@ pub async fn migrate(
 /// What a build with a broken guard does: positions count what is refused, as a sequence does.
 #[cfg(rollcall_break = "contiguity")]
 async fn count_what_is_refused(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let append: String =
-        sqlx::query_scalar("SELECT pg_get_functiondef('log.append'::regproc)").fetch_one(&mut *connection).await?;
+    let append: String = sqlx::query_scalar("SELECT pg_get_functiondef('log.append'::regproc)")
+        .fetch_one(&mut *connection)
+        .await?;
     let counts = "CASE WHEN kept THEN ranks[n] END";
     let guard = "CASE WHEN kept THEN count(*) FILTER (WHERE kept) OVER (PARTITION BY partitions[append] ORDER BY n) END";
     assert!(append.contains(guard) || append.contains(counts), "the guard is there to be broken");

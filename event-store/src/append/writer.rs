@@ -8,7 +8,7 @@ use std::{
 
 use opentelemetry::KeyValue;
 use sqlx::{PgConnection, postgres::PgConnectOptions};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, task::yield_now, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Append, Appended, Error, Pending, Stored, batch::Batch, outcome, statement};
@@ -56,12 +56,14 @@ impl Writer {
                     // What is queued is stored before the writer ends.
                     () = shutdown.cancelled() => return,
                 }
-            } else {
-                while queue.len() + received.len() < self.batch_appends_max
-                    && let Ok(next) = pending.try_recv()
-                {
-                    received.push(next);
-                }
+            }
+            // Whoever has a command in hand by now goes first: else the first of them would be stored alone, and the others
+            // wait for it.
+            yield_now().await;
+            while queue.len() + received.len() < self.batch_appends_max
+                && let Ok(next) = pending.try_recv()
+            {
+                received.push(next);
             }
             queue.extend(received.drain(..));
             let mut batch = Batch::collect(&mut queue);

@@ -71,7 +71,10 @@ impl Changes {
             heard_at_us: AtomicU64::new(0),
         }));
         let (follower, until) = (changes.clone(), shutdown.clone());
-        tasks.spawn(async move { until.run_until_cancelled(follower.run()).await });
+        let follow = async move {
+            until.run_until_cancelled(follower.run()).await;
+        };
+        tasks.spawn(log.lookout().run(follow));
         changes
     }
 
@@ -164,7 +167,7 @@ impl Changes {
     }
 
     async fn read(&self, span: Span) -> Result<(), sqlx::Error> {
-        let mut connection = Borrowed::from(self.0.log.pool()).await?;
+        let mut connection = Borrowed::from(self.0.log.lookout().pool()).await?;
         let rows = sqlx::query(
             "SELECT position, tenant_id, aggregate_type, aggregate_id FROM log.events
              WHERE partition = $1 AND position > $2 AND position <= $3 ORDER BY position",

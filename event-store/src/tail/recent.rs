@@ -13,8 +13,9 @@ use std::{
 use super::Span;
 use crate::{Partition, Recorded};
 
-/// Events kept of one partition: some tenths of a second of a busy service.
-const EVENTS_MAX: usize = 512;
+/// Events kept of one partition: a tenth of a second of a busy service. More would be read by nobody, and memory that comes round
+/// after megabytes is cold.
+const EVENTS_MAX: usize = 128;
 /// Bytes kept of one partition, its newest event apart.
 const BYTES_MAX: usize = 1 << 20;
 
