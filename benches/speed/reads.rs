@@ -1,6 +1,6 @@
 //! Queries, of an `up` that has nothing else to do.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
@@ -25,6 +25,8 @@ const HOT: usize = 1_000;
 /// A rate at which the machine is idle nearly all the time.
 const IDLE_RATE: f64 = 1_000.0;
 const MANY: usize = 5_000;
+/// How often the memory is looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub const BATCH_GOAL: Goal = Goal::Below(20.0);
 pub const BATCH_NAME: &str = "POST /users/batch-get of 1,000: p50";
 
@@ -138,13 +140,17 @@ pub async fn batch(world: &World, up: &Rollcall, figure: bool, report: &mut Repo
 pub async fn many(world: &World, up: &Rollcall, report: &mut Report) {
     let (mut ours, mut memory_mb) = (Vec::new(), 0.0_f64);
     for _ in 0..rounds() {
-        let (pid, during) = (up.pid(), seconds());
-        let memory = tokio::spawn(async move {
-            tokio::time::sleep(during / 2).await;
-            resident_mb(pid)
-        });
-        ours.push(load::closed(&up.ready.http, random(&world.users, MANY), 200, during).await);
-        memory_mb = memory_mb.max(memory.await.unwrap());
+        // Each connection has been used before, as those of clients have that keep 5,000 open.
+        let requests = random(&world.users, MANY);
+        let read = load::closed_after(1, &up.ready.http, requests, 200, seconds());
+        let mut read = std::pin::pin!(read);
+        let seen = loop {
+            match tokio::time::timeout(LOOK_EVERY, &mut read).await {
+                Ok(seen) => break seen,
+                Err(_) => memory_mb = memory_mb.max(resident_mb(up.pid())),
+            }
+        };
+        ours.push(seen);
     }
     let seen = middle(ours, |seen| seen.ms(0.99));
     let name = format!("GET of a user, {} open connections", thousands(MANY as f64));

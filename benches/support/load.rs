@@ -74,6 +74,17 @@ async fn all(mut tasks: JoinSet<()>) {
 
 /// A connection for each of `requests`; all of them are open before the first request is sent.
 pub async fn closed<R: Requests>(base: &str, requests: Vec<R>, status: u16, during: Duration) -> Seen {
+    closed_after(0, base, requests, status, during).await
+}
+
+/// The same over connections that have each had some answers before the first request that counts.
+pub async fn closed_after<R: Requests>(
+    answers: usize,
+    base: &str,
+    requests: Vec<R>,
+    status: u16,
+    during: Duration,
+) -> Seen {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(requests.len());
     let mut shares: Vec<Vec<R>> = (0..threads).map(|_| Vec::new()).collect();
     for (index, request) in requests.into_iter().enumerate() {
@@ -84,7 +95,7 @@ pub async fn closed<R: Requests>(base: &str, requests: Vec<R>, status: u16, duri
         .into_iter()
         .map(|share| {
             let (base, barrier) = (base.to_owned(), Arc::clone(&barrier));
-            spawn_blocking(move || closed_share(&base, share, status, during, &barrier))
+            spawn_blocking(move || closed_share(answers, &base, share, status, during, &barrier))
         })
         .collect();
     let mut seen = Seen { done: 0, elapsed: Duration::ZERO, latencies: histogram() };
@@ -98,14 +109,23 @@ pub async fn closed<R: Requests>(base: &str, requests: Vec<R>, status: u16, duri
 }
 
 fn closed_share<R: Requests>(
+    answers: usize,
     base: &str,
-    requests: Vec<R>,
+    mut requests: Vec<R>,
     status: u16,
     during: Duration,
     barrier: &Barrier,
 ) -> Seen {
     let runtime = runtime();
-    let connections = runtime.block_on(open_all(base, requests.len()));
+    let connections = runtime.block_on(async {
+        let mut connections = open_all(base, requests.len()).await;
+        for (connection, requests) in connections.iter_mut().zip(&mut requests) {
+            for _ in 0..answers {
+                connection.request(requests.next()).await.expect(status);
+            }
+        }
+        connections
+    });
     barrier.wait();
     let latencies = Arc::new(Mutex::new(histogram()));
     let begun = Instant::now();

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnectOptions;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -209,9 +209,11 @@ pub(crate) fn start(
 ) -> Handle {
     outcome::register();
     let writers = options.writers.clamp(1, partitions);
+    let few_at_work = Arc::new(Semaphore::new(1));
     let queues = (0..writers).map(|_| {
         let (queue, pending) = mpsc::channel(options.queue_appends_max.div_ceil(usize::from(writers)));
-        let writer = writer::Writer::new(service, stored.clone(), options.batch_appends_max);
+        let writer =
+            writer::Writer::new(service, stored.clone(), options.batch_appends_max, Arc::clone(&few_at_work));
         spawn_vital(tasks, failed, "append", writer.run(pending, shutdown.clone()));
         queue
     });

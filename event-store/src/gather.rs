@@ -7,10 +7,7 @@ use std::{
 };
 
 use sqlx::{PgConnection, postgres::PgConnectOptions};
-use tokio::{
-    sync::{Mutex, mpsc, oneshot},
-    task::yield_now,
-};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{bounded, connect, keyed_session};
@@ -127,18 +124,7 @@ impl<F: Fetch> Worker<F> {
     async fn run(mut self, requests: Arc<Mutex<mpsc::Receiver<Request<F>>>>, shutdown: CancellationToken) {
         let mut batch: Vec<Request<F>> = Vec::with_capacity(BATCH_MAX);
         loop {
-            let received = async {
-                let mut requests = requests.lock().await;
-                let received = requests.recv_many(&mut batch, BATCH_MAX).await;
-                // Whoever has a request in hand by now goes along: else the first of them would be read for alone.
-                yield_now().await;
-                while batch.len() < BATCH_MAX
-                    && let Ok(next) = requests.try_recv()
-                {
-                    batch.push(next);
-                }
-                received
-            };
+            let received = async { requests.lock().await.recv_many(&mut batch, BATCH_MAX).await };
             let received = tokio::select! {
                 received = received => received,
                 () = shutdown.cancelled() => return,
