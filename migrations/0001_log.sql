@@ -150,8 +150,8 @@ CREATE TABLE vault.tombstones (
 -- takes no commands, all of it is refused. It is the only way into the log: it works with its owner's rights, and services
 -- have no others than to call it; hence the path, which no caller may choose.
 --
--- Locks, always in this order, so that two processes do not deadlock: claims by digest, records by key, data keys by id,
--- heads by partition. The lists come in that order. A head's lock is the last to be taken and is held to the commit: that keeps
+-- Locks, always in this order, so that two processes do not deadlock: claims to take by digest, claims to release by digest,
+-- records by key, data keys by id, heads by partition. The lists come in that order. A head's lock is the last to be taken and is held to the commit: that keeps
 -- the log free of holes. What is read after it is read by a statement of its own, which sees all that those who held it before
 -- have committed, in READ COMMITTED, which every session sets.
 --
@@ -190,6 +190,17 @@ BEGIN
         RETURN;
     END IF;
 
+    -- Each look sees what was committed before it, and what is found later counts for more: a claim that the stream itself took
+    -- meanwhile is a conflict, and what the same command did meanwhile is a used key.
+    IF cardinality(taking) > 0 THEN
+        found_now := ARRAY(
+            SELECT n FROM generate_series(1, cardinality(taking)) AS n
+            WHERE (SELECT true FROM log.claims c WHERE c.digest = digests_taken[n] LIMIT 1));
+        IF cardinality(found_now) > 0 THEN
+            refused := refused || ARRAY(SELECT taking[n] FROM unnest(found_now) AS n);
+            RETURN QUERY SELECT 2::smallint, n::bigint, NULL::bigint, NULL::timestamptz FROM unnest(found_now) AS n;
+        END IF;
+    END IF;
     -- A stream made a moment ago under a random id needs no probe: the unique index catches the impossible.
     IF cardinality(probed) > 0 THEN
         found_now := ARRAY(
@@ -202,15 +213,6 @@ BEGIN
         IF cardinality(found_now) > 0 THEN
             refused := refused || found_now;
             RETURN QUERY SELECT 1::smallint, n::bigint, NULL::bigint, NULL::timestamptz FROM unnest(found_now) AS n;
-        END IF;
-    END IF;
-    IF cardinality(taking) > 0 THEN
-        found_now := ARRAY(
-            SELECT n FROM generate_series(1, cardinality(taking)) AS n
-            WHERE (SELECT true FROM log.claims c WHERE c.digest = digests_taken[n] LIMIT 1));
-        IF cardinality(found_now) > 0 THEN
-            refused := refused || ARRAY(SELECT taking[n] FROM unnest(found_now) AS n);
-            RETURN QUERY SELECT 2::smallint, n::bigint, NULL::bigint, NULL::timestamptz FROM unnest(found_now) AS n;
         END IF;
     END IF;
     IF cardinality(recording) > 0 THEN
@@ -232,8 +234,23 @@ BEGIN
         heads := ARRAY(
             SELECT DISTINCT partitions[appends[n]] FROM generate_series(1, cardinality(appends)) AS n
             WHERE ranks[n] IS NOT NULL ORDER BY 1);
+    ELSIF cardinality(appends) > 0 AND ranks[1] IS DISTINCT FROM 1 THEN
+        RAISE EXCEPTION 'the first event of a partition must have rank 1';
+    ELSIF cardinality(appends) > 1 THEN
+        IF EXISTS (
+            SELECT FROM generate_series(2, cardinality(appends)) AS n
+            WHERE ranks[n] IS DISTINCT FROM
+                  CASE WHEN partitions[appends[n]] = partitions[appends[n - 1]] THEN ranks[n - 1] + 1 ELSE 1 END) THEN
+            RAISE EXCEPTION 'the events of a partition must be ranked without a hole';
+        END IF;
     END IF;
 
+    IF cardinality(taking) > 0 THEN
+        INSERT INTO log.claims (digest, generation, tenant_id, aggregate_type, aggregate_id)
+        SELECT digests_taken[n], claims_generation, tenants[taking[n]], types[taking[n]], ids[taking[n]]
+        FROM generate_series(1, cardinality(taking)) AS n WHERE taking[n] <> ALL (refused);
+    END IF;
+    -- After those that are taken: who waits to take one holds none that another wants to release.
     IF cardinality(releasing) > 0 THEN
         DELETE FROM log.claims c
         USING generate_series(1, cardinality(releasing)) AS n
@@ -241,11 +258,6 @@ BEGIN
             SELECT k.ctid AS place FROM log.claims k
             WHERE k.digest = digests_released[n] AND k.aggregate_id = ids[releasing[n]] LIMIT 1) AS k
         WHERE c.ctid = k.place AND releasing[n] <> ALL (refused);
-    END IF;
-    IF cardinality(taking) > 0 THEN
-        INSERT INTO log.claims (digest, generation, tenant_id, aggregate_type, aggregate_id)
-        SELECT digests_taken[n], claims_generation, tenants[taking[n]], types[taking[n]], ids[taking[n]]
-        FROM generate_series(1, cardinality(taking)) AS n WHERE taking[n] <> ALL (refused);
     END IF;
     IF cardinality(recording) > 0 THEN
         INSERT INTO log.commands (key, fingerprint, status, aggregate_id, version)

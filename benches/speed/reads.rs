@@ -153,7 +153,7 @@ pub async fn many(world: &World, up: &Rollcall, report: &mut Report) {
         ours.push(seen);
     }
     let seen = middle(ours, |seen| seen.ms(0.99));
-    let name = format!("GET of a user, {} open connections", thousands(MANY as f64));
+    let name = format!("GET of a user, {} open connections, all in use", thousands(MANY as f64));
     report.add(
         Figure::ms(format!("{name}: p99"), seen.ms(0.99))
             .detail(format!("{}/s, p50 {:.0} ms, no error", thousands(seen.rate()), seen.ms(0.5)))

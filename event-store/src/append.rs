@@ -1,7 +1,7 @@
 //! Appending: concurrent commands are collected by a few writers and stored with one statement, each with its own
 //! outcome.
 //!
-//! Shape: `Append` -> queue -> [`batch`] (twins settled, sorted by partition) -> `statement.sql` -> an outcome for each.
+//! Shape: `Append` -> queue -> [`batch`] (twins settled, sorted by partition) -> `log.append` -> an outcome for each.
 //!
 //! What is left if the process dies: before the statement, nothing; after it, everything of every accepted append. A
 //! statement whose answer was lost is asked about and sent again under the same event ids, never decided anew.
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnectOptions;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -209,11 +209,9 @@ pub(crate) fn start(
 ) -> Handle {
     outcome::register();
     let writers = options.writers.clamp(1, partitions);
-    let few_at_work = Arc::new(Semaphore::new(1));
     let queues = (0..writers).map(|_| {
         let (queue, pending) = mpsc::channel(options.queue_appends_max.div_ceil(usize::from(writers)));
-        let writer =
-            writer::Writer::new(service, stored.clone(), options.batch_appends_max, Arc::clone(&few_at_work));
+        let writer = writer::Writer::new(service, stored.clone(), options.batch_appends_max);
         spawn_vital(tasks, failed, "append", writer.run(pending, shutdown.clone()));
         queue
     });

@@ -268,7 +268,7 @@ impl Log {
         &self.0.lookout
     }
 
-    /// Connections for what the service itself asks: heads, records, whether the database is there.
+    /// Connections for what the service itself asks: records, claims, whether the database is there.
     pub fn pool(&self) -> &PgPool {
         &self.0.pool
     }

@@ -22,10 +22,11 @@ const CLOSES_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct Lookout {
     runtime: Handle,
     pool: PgPool,
+    ends: CancellationToken,
 }
 
 impl Lookout {
-    /// Ends, with all that runs there, at the shutdown.
+    /// Ends, with all that runs there, at the shutdown, and where the caller's runtime ends without one.
     ///
     /// # Errors
     /// Where the database cannot be reached.
@@ -34,52 +35,56 @@ impl Lookout {
         tasks: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Result<Self, sqlx::Error> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
-        let (ready, pool) = oneshot::channel();
+        let ends = shutdown.child_token();
+        let (ready, started) = oneshot::channel();
         let (ended, end) = oneshot::channel::<()>();
-        let (alive, gone) = oneshot::channel::<()>();
-        let (options, shutdown) = (keyed_session(service, "rollcall-lookout"), shutdown.clone());
+        let (options, until) = (keyed_session(service, "rollcall-lookout"), ends.clone());
         thread::Builder::new().name("rollcall-lookout".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                // A connection wakes the thread that it was made on.
-                let pool = connection::pool(options, CONNECTIONS_MAX).await;
-                let made = pool.as_ref().ok().cloned();
-                if ready.send(pool).is_err() {
-                    return;
-                }
-                tokio::select! {
-                    () = shutdown.cancelled() => {}
-                    _ = gone => {}
-                }
-                if let Some(pool) = made {
-                    let _ = timeout(CLOSES_WITHIN, pool.close()).await;
-                }
-            });
+            run(options, &until, ready);
             drop(ended);
         })?;
-        // Where the runtime ends without a shutdown, so does this, and the thread with it.
+        let guard = ends.clone().drop_guard();
+        let (runtime, pool) = started.await.map_err(|_| sqlx::Error::WorkerCrashed)??;
         tasks.spawn(async move {
             let _ = end.await;
-            drop(alive);
+            drop(guard);
         });
-        let pool = pool.await.map_err(|_| sqlx::Error::WorkerCrashed)??;
-        Ok(Self { runtime: handle, pool })
+        Ok(Self { runtime, pool, ends })
     }
 
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
 
-    /// Runs there; ends when the work does, or at the shutdown.
+    /// Runs there; ends when the work does, or with the thread.
     pub fn run<W: Future<Output = ()> + Send + 'static>(&self, work: W) -> impl Future<Output = ()> + use<W> {
-        let running = self.runtime.spawn(work);
+        let (running, ends) = (self.runtime.spawn(work), self.ends.clone());
         async move {
             match running.await {
-                Ok(()) => {}
                 Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-                Err(_) => {}
+                Err(error) if !ends.is_cancelled() => panic!("the lookout ended: {error}"),
+                _ => {}
             }
         }
     }
+}
+
+type Started = Result<(Handle, PgPool), sqlx::Error>;
+
+fn run(options: PgConnectOptions, until: &CancellationToken, ready: oneshot::Sender<Started>) {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(ready.send(Err(error.into()))),
+    };
+    runtime.block_on(async {
+        // A connection wakes the thread that it was made on.
+        let pool = match connection::pool(options, CONNECTIONS_MAX).await {
+            Ok(pool) => pool,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        if ready.send(Ok((Handle::current(), pool.clone()))).is_ok() {
+            until.cancelled().await;
+        }
+        let _ = timeout(CLOSES_WITHIN, pool.close()).await;
+    });
 }

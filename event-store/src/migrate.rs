@@ -73,7 +73,7 @@ pub struct Provisioned {
     /// What the log was made with, and stays through adoptions.
     pub first_log_id: Uuid,
     pub partitions: Partition,
-    /// Connects as a role that may insert and select events, not update or delete them.
+    /// Connects as a role that may read the log and append to it by `log.append`, and nothing else.
     pub service: PgConnectOptions,
     pub keys: Keys,
 }

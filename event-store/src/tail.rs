@@ -281,6 +281,7 @@ pub(crate) async fn poll(
                 quiet = if news { 0 } else { quiet.saturating_add(1) };
                 failing = None;
             }
+            Err(_) if shutdown.is_cancelled() => return,
             Err(error) => {
                 // Said again where it is another one: what is at the address may change while nothing can be read.
                 let error = Some(error.to_string());

@@ -1,7 +1,7 @@
 //! Collects appends into what one statement can judge.
 //!
-//! All parts of a statement see the same snapshot, so at most one append for each stream, claim and idempotency key can
-//! stand in it. A twin (a second append for a claim or key) is settled here, by what becomes of the first: a hot value
+//! What is refused is found before anything is stored, so at most one append for each stream, claim and idempotency key can
+//! stand in a statement. A twin (a second append for a claim or key) is settled here, by what becomes of the first: a hot value
 //! costs one place in the statement, and does not take over the queue. What cannot be settled waits for the next batch.
 
 use std::collections::{HashMap, HashSet, VecDeque};

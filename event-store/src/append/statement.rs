@@ -84,7 +84,7 @@ impl<'a> Columns<'a> {
                 columns.personal.push(event.personal.as_deref());
                 columns.metadata.push(&event.metadata);
             }
-            columns.changes(number, append);
+            columns.note_others(number, append);
         }
         columns.take.sort_unstable_by_key(|(_, digest)| *digest);
         columns.release.sort_unstable_by_key(|(_, digest)| *digest);
@@ -93,8 +93,8 @@ impl<'a> Columns<'a> {
         columns
     }
 
-    /// What an append changes beside the log.
-    fn changes(&mut self, number: Number, append: &'a Append) {
+    /// What an append changes beside the events.
+    fn note_others(&mut self, number: Number, append: &'a Append) {
         for claim in &append.claims {
             match claim {
                 ClaimChange::Take(digest) => self.take.push((number, digest)),

@@ -2,17 +2,13 @@
 
 use std::{
     collections::VecDeque,
-    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use opentelemetry::KeyValue;
 use sqlx::{PgConnection, postgres::PgConnectOptions};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{Instant, sleep},
-};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Append, Appended, Error, Pending, Stored, batch::Batch, outcome, statement};
@@ -27,10 +23,6 @@ use crate::{
 
 /// How long a batch is tried again after its connection was lost.
 const LOST_FOR_MAX: Duration = Duration::from_secs(10);
-/// Fewer appends than this are few: one such batch is stored at a time.
-const FEW: usize = 16;
-/// How long few appends wait for others that are being stored: who stores those may hang.
-const FEW_WAIT_FOR_MAX: Duration = Duration::from_millis(5);
 /// How often a batch is run again after a race with another process.
 const RACES_MAX: u32 = 16;
 
@@ -39,21 +31,14 @@ pub(super) struct Writer {
     connection: Option<PgConnection>,
     stored: Stored,
     batch_appends_max: usize,
-    /// Of all writers of the process.
-    few_at_work: Arc<Semaphore>,
     /// Since when there has been no answer: batches that come later do not wait anew.
     lost_since: Option<Instant>,
 }
 
 impl Writer {
-    pub fn new(
-        service: &PgConnectOptions,
-        stored: Stored,
-        batch_appends_max: usize,
-        few_at_work: Arc<Semaphore>,
-    ) -> Self {
+    pub fn new(service: &PgConnectOptions, stored: Stored, batch_appends_max: usize) -> Self {
         let options = keyed_session(service, "rollcall-append");
-        Self { options, connection: None, stored, batch_appends_max, few_at_work, lost_since: None }
+        Self { options, connection: None, stored, batch_appends_max, lost_since: None }
     }
 
     pub async fn run(mut self, mut pending: mpsc::Receiver<Pending>, shutdown: CancellationToken) {
@@ -71,8 +56,13 @@ impl Writer {
                     // What is queued is stored before the writer ends.
                     () = shutdown.cancelled() => return,
                 }
+            } else {
+                while queue.len() + received.len() < self.batch_appends_max
+                    && let Ok(next) = pending.try_recv()
+                {
+                    received.push(next);
+                }
             }
-            let _alone = self.alone_if_few(&mut pending, &mut received, queue.len()).await;
             queue.extend(received.drain(..));
             let mut batch = Batch::collect(&mut queue);
             metrics::histogram!("rollcall_append_batch_appends").record(batch.leaders.len() as f64);
@@ -88,36 +78,6 @@ impl Writer {
             }
             self.stored.tell(&mut batch.leaders, &outcomes);
             batch.answer(outcomes, &mut queue);
-        }
-    }
-
-    /// Takes what there is. Few appends wait until no other few are being stored, and become more meanwhile: a batch costs the
-    /// database as much as eight appends, and two small ones at once only keep each other small.
-    async fn alone_if_few(
-        &self,
-        pending: &mut mpsc::Receiver<Pending>,
-        received: &mut Vec<Pending>,
-        queued: usize,
-    ) -> Option<OwnedSemaphorePermit> {
-        let mut waited = pin!(sleep(FEW_WAIT_FOR_MAX));
-        loop {
-            let room = self.batch_appends_max.saturating_sub(queued + received.len());
-            while received.len() < room
-                && let Ok(next) = pending.try_recv()
-            {
-                received.push(next);
-            }
-            if queued + received.len() >= FEW {
-                return None;
-            }
-            tokio::select! {
-                biased;
-                alone = Arc::clone(&self.few_at_work).acquire_owned() => return alone.ok(),
-                () = &mut waited => return None,
-                more = pending.recv_many(received, room) => if more == 0 {
-                    return None;
-                },
-            }
         }
     }
 
@@ -254,7 +214,7 @@ impl Writer {
         if lost_since.elapsed() > LOST_FOR_MAX {
             return Failure::All(if attempt.sent { Error::Unknown } else { Error::Unreachable });
         }
-        sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         Failure::Again
     }
 }

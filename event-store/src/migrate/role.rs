@@ -1,4 +1,5 @@
-//! The role that services connect as: it may insert and select events, and neither update nor delete them.
+//! The role that services connect as: it may read the log and append to it by `log.append`, and neither insert, update nor
+//! delete events in any other way.
 
 use sqlx::{Executor, PgConnection, postgres::PgConnectOptions};
 use uuid::Uuid;
@@ -66,9 +67,11 @@ pub(super) async fn settle(
         .map_err(|source| Error::MayNotCreateRole { role: role.to_owned(), source })?;
     connection
         .execute(
+            // Whatever a restore without privileges left behind.
             format!(
                 "GRANT USAGE ON SCHEMA log, vault TO {role};
                  GRANT SELECT ON ALL TABLES IN SCHEMA log, vault TO {role};
+                 REVOKE ALL ON FUNCTION log.append FROM PUBLIC;
                  GRANT EXECUTE ON FUNCTION log.append TO {role};
                  GRANT INSERT ON log.halt TO {role};
                  GRANT INSERT, UPDATE ON log.snapshots TO {role};

@@ -142,14 +142,19 @@ impl Changes {
             self.take_all_for_changed(&spans);
             spans.clear();
         }
+        let mut connection = None;
         for span in spans {
-            self.look_through(span).await?;
+            self.look_through(span, &mut connection).await?;
+        }
+        if let Some(connection) = connection {
+            connection.done();
         }
         self.0.heard_at_us.store(looked_at_us, Ordering::Release);
         Ok(())
     }
 
-    async fn look_through(&self, span: Span) -> Result<(), sqlx::Error> {
+    /// In memory where it is there, else over a connection, which is borrowed once.
+    async fn look_through(&self, span: Span, connection: &mut Option<Borrowed>) -> Result<(), sqlx::Error> {
         if let Some(events) = self.0.log.recent(&span) {
             for event in events {
                 self.raise(event.stream.hash(), event.position);
@@ -158,7 +163,7 @@ impl Changes {
             let mut after = span.after;
             while after < span.until {
                 let page = Span { after, until: span.until.min(after + PAGE_EVENTS), ..span };
-                bounded(self.read(page)).await?;
+                bounded(self.read(page, connection)).await?;
                 after = page.until;
             }
         }
@@ -166,8 +171,11 @@ impl Changes {
         Ok(())
     }
 
-    async fn read(&self, span: Span) -> Result<(), sqlx::Error> {
-        let mut connection = Borrowed::from(self.0.log.lookout().pool()).await?;
+    async fn read(&self, span: Span, connection: &mut Option<Borrowed>) -> Result<(), sqlx::Error> {
+        let connection = match connection {
+            Some(connection) => connection,
+            none => none.insert(Borrowed::from(self.0.log.lookout().pool()).await?),
+        };
         let rows = sqlx::query(
             "SELECT position, tenant_id, aggregate_type, aggregate_id FROM log.events
              WHERE partition = $1 AND position > $2 AND position <= $3 ORDER BY position",
@@ -175,9 +183,8 @@ impl Changes {
         .bind(i32::from(span.partition))
         .bind(signed(span.after))
         .bind(signed(span.until))
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut **connection)
         .await?;
-        connection.done();
         if rows.len() as u64 != span.events() {
             return Err(decode("position"));
         }

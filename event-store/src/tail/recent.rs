@@ -13,13 +13,17 @@ use std::{
 use super::Span;
 use crate::{Partition, Recorded};
 
-/// Events kept of one partition: a tenth of a second of a busy service. More would be read by nobody, and memory that comes round
-/// after megabytes is cold.
-const EVENTS_MAX: usize = 128;
+/// Events kept of all partitions together: a tenth of a second of a busy service. More would be read by nobody, and memory that
+/// comes round after megabytes is cold.
+const EVENTS_MAX: usize = 2_048;
 /// Bytes kept of one partition, its newest event apart.
 const BYTES_MAX: usize = 1 << 20;
 
-pub(crate) struct Recent(Box<[Mutex<Kept>]>);
+pub(crate) struct Recent {
+    partitions: Box<[Mutex<Kept>]>,
+    /// Of each partition.
+    events_max: usize,
+}
 
 #[derive(Default)]
 struct Kept {
@@ -45,12 +49,14 @@ fn size(event: &Recorded) -> usize {
 
 impl Recent {
     pub fn new(partitions: Partition) -> Self {
-        Self((0..partitions).map(|_| Mutex::default()).collect())
+        let events_max = EVENTS_MAX.div_ceil(usize::from(partitions).max(1));
+        Self { partitions: (0..partitions).map(|_| Mutex::default()).collect(), events_max }
     }
 
     /// Keeps a committed event.
     pub fn push(&self, event: Recorded) {
-        let mut kept = self.0[usize::from(event.partition)].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept =
+            self.partitions[usize::from(event.partition)].lock().unwrap_or_else(PoisonError::into_inner);
         match kept.events.back() {
             Some(last) if last.position + 1 == event.position => {}
             // An answer that was lost and found may come late; what is newer is worth more.
@@ -59,21 +65,22 @@ impl Recent {
         }
         kept.bytes += size(&event);
         kept.events.push_back(Arc::new(event));
-        while kept.events.len() > EVENTS_MAX || (kept.bytes > BYTES_MAX && kept.events.len() > 1) {
+        while kept.events.len() > self.events_max || (kept.bytes > BYTES_MAX && kept.events.len() > 1) {
             kept.drop_first();
         }
     }
 
     /// Drops all: the log may be another one by now.
     pub fn clear(&self) {
-        for kept in &self.0 {
+        for kept in &self.partitions {
             *kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
         }
     }
 
     /// A span's events, where all of them are here.
     pub fn get(&self, span: &Span) -> Option<Vec<Arc<Recorded>>> {
-        let kept = self.0[usize::from(span.partition)].lock().unwrap_or_else(PoisonError::into_inner);
+        let kept =
+            self.partitions[usize::from(span.partition)].lock().unwrap_or_else(PoisonError::into_inner);
         let (first, last) = (kept.events.front()?.position, kept.events.back()?.position);
         if first > span.after + 1 || last < span.until {
             return None;

@@ -1,10 +1,10 @@
 //! One batch, many outcomes: each append is judged alone and stored whole or not at all.
 
-use futures_util::{FutureExt, future::join_all};
+use futures_util::future::join_all;
 use rollcall_event_store::append::{Appended, Error, Expected};
-use sqlx::{Connection, Row};
+use sqlx::Row;
 
-use crate::support::{PATIENCE, Test, Wish, digest, event, release, stream, stream_in, take, wish};
+use crate::support::{Test, Wish, digest, event, release, stream, stream_in, take, wish};
 
 /// Appends that are there together go into one statement: the test's only thread queues them all before the writer
 /// runs.
@@ -229,24 +229,4 @@ async fn an_append_that_can_never_be_stored_does_not_take_its_batch_with_it() {
     assert!(outcomes[1].is_err());
     outcomes[0].as_ref().unwrap();
     outcomes[2].as_ref().unwrap();
-}
-
-#[tokio::test]
-async fn a_small_batch_that_hangs_holds_up_no_other_writer() {
-    let test = Test::new().await;
-    let mut blocker = test.superuser().await;
-    let mut transaction = blocker.begin().await.unwrap();
-    sqlx::query("SELECT FROM log.partitions WHERE partition = 0 FOR UPDATE")
-        .execute(&mut *transaction)
-        .await
-        .unwrap();
-    let hanging = wish(stream_in(0, "hanging"), Expected::Fresh, 1).append(&test.log);
-    let others = async {
-        for n in 0..20 {
-            wish(stream_in(1, &format!("other {n}")), Expected::Fresh, 1).append(&test.log).await.unwrap();
-        }
-        transaction.rollback().await.unwrap();
-    };
-    let (hung, ()) = tokio::join!(hanging, tokio::time::timeout(PATIENCE, others).map(Result::unwrap));
-    hung.unwrap();
 }

@@ -43,6 +43,16 @@ async fn seen(changes: &Changes, appended: Appended) {
 }
 
 #[tokio::test]
+async fn the_tail_is_followed_also_while_the_threads_of_requests_have_no_time() {
+    let test = Test::new().await;
+    let changes = follow(&test.log);
+    mark(&changes, "a").await;
+    // The test's only thread.
+    std::thread::sleep(Duration::from_millis(600));
+    assert!(changes.mark(stream("a").hash()).is_some(), "what is known has grown old");
+}
+
+#[tokio::test]
 async fn a_mark_stays_where_nothing_happens_and_rises_with_each_event() {
     let test = Test::new().await;
     let other = test.another_log().await;

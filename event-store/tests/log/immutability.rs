@@ -84,6 +84,16 @@ async fn the_service_may_do_what_it_needs_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn nobody_else_may_append_also_where_the_database_was_restored_without_privileges() {
+    let test = filled().await;
+    test.execute("GRANT EXECUTE ON FUNCTION log.append TO PUBLIC").await;
+    // Which migrates once more.
+    test.restarted().await;
+    let granted = "SELECT count(*) FROM pg_proc, aclexplode(proacl) WHERE proname = 'append' AND grantee = 0";
+    assert_eq!(test.number(granted).await, 0);
+}
+
+#[tokio::test]
 async fn nothing_that_stands_in_public_is_run_with_the_owners_rights() {
     let test = filled().await;
     test.execute(

@@ -63,6 +63,61 @@ async fn until_a_writer_waits(connection: &mut PgConnection) {
 }
 
 #[tokio::test]
+async fn a_claim_that_the_stream_took_meanwhile_is_a_conflict() {
+    let test = Test::of_one_writer().await;
+    wish(stream_in(5, "ada"), Expected::Fresh, 1).append(&test.log).await.unwrap();
+    let mut rival = test.superuser().await;
+    let mut transaction = rival.begin().await.unwrap();
+    sqlx::query("LOCK TABLE log.claims IN ACCESS EXCLUSIVE MODE").execute(&mut *transaction).await.unwrap();
+    let late = wish(stream_in(5, "ada"), Expected::Version(1), 1).claims([take("hers")]).append(&test.log);
+    let meanwhile = async {
+        until_a_writer_waits(&mut test.superuser().await).await;
+        let taken = format!(
+            "INSERT INTO log.claims SELECT '\\x{}', 1, tenant_id, aggregate_type, aggregate_id FROM log.events;
+             INSERT INTO log.events SELECT position + 1, sequence + 1, recorded_at + interval '1 us', gen_random_uuid(),
+                 partition, tenant_id, aggregate_type, aggregate_id, event_type, event_version, payload, personal, metadata
+             FROM log.events",
+            hex::encode(digest("hers"))
+        );
+        sqlx::raw_sql(&taken).execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+    };
+    let (late, ()) = tokio::join!(late, meanwhile);
+    assert!(matches!(late, Err(Error::Conflict)), "{late:?}");
+}
+
+#[tokio::test]
+async fn events_that_are_ranked_with_a_hole_are_refused() {
+    let test = Test::new().await;
+    let mut service = PgConnection::connect_with(&test.provisioned.service).await.unwrap();
+    for (partitions, ranks) in [
+        ("{3}", "{1,3}"),
+        ("{3}", "{2,3}"),
+        ("{3}", "{1,1}"),
+        ("{3}", "{1}"),
+        ("{3}", "{NULL,1}"),
+        ("{3}", "{1,NULL}"),
+        ("{3,4}", "{1,2}"),
+    ] {
+        let appends = if partitions == "{3}" { "{1,1}" } else { "{1,2}" };
+        let refused = sqlx::query(
+            "SELECT log.append((SELECT log_id FROM log.meta), 1, $1::text::int4[], '{acme,acme}', '{user,user}', '{a,b}',
+                 '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', $1::text::int4[],
+                 $2::text::int4[], $3::text::int8[], '{1,2}', ARRAY[gen_random_uuid(), gen_random_uuid()],
+                 '{Happened,Happened}', '{1,1}', ARRAY['{}', '{}'], ARRAY[NULL, NULL]::bytea[], ARRAY['{}', '{}'])",
+        )
+        .bind(partitions)
+        .bind(appends)
+        .bind(ranks)
+        .execute(&mut service)
+        .await
+        .expect_err(ranks);
+        assert!(refused.to_string().contains("rank"), "{ranks}: {refused}");
+    }
+    assert_eq!(test.number("SELECT count(*) FROM log.events").await, 0);
+}
+
+#[tokio::test]
 async fn heads_are_locked_in_ascending_order() {
     let test = Test::of_one_writer().await;
     for blocked in [0, 1, 7, 15] {
