@@ -4,10 +4,7 @@
 mod drift;
 mod queries;
 
-use rollcall_event_store::{
-    Log, Recorded,
-    tail::{self, Span},
-};
+use rollcall_event_store::{Log, Recorded, tail::Span};
 use sqlx::PgConnection;
 
 pub use queries::{
@@ -15,6 +12,7 @@ pub use queries::{
 };
 
 use crate::{
+    checkpoint::{self, Moves},
     drift::{Drift, Folded, RowKey, Swept},
     parking,
     projector::{Error, Projection},
@@ -36,34 +34,58 @@ pub const SCHEMA: Schema = Schema {
             import_id      text COLLATE \"C\",
             PRIMARY KEY (tenant_id, recorded_at, partition, position)
         );",
+    // Positions are unique, so as many rows as positions means that none is missing.
+    functions: "
+        CREATE OR REPLACE FUNCTION {schema}.apply(
+            of_projection text, of_version integer, partitions integer[], afters bigint[], untils bigint[], epochs bigint[],
+            any_epoch boolean,
+            partitions_applied integer[], afters_applied bigint[], untils_applied bigint[])
+        RETURNS void LANGUAGE plpgsql AS $$
+        DECLARE
+            written bigint;
+        BEGIN
+            PERFORM projections.advance(of_projection, of_version, partitions, afters, untils, epochs, any_epoch);
+            INSERT INTO {schema}.entries (position, recorded_at, partition, tenant_id, aggregate_type, event_type, actor,
+                                          import_id)
+            SELECT e.position, e.recorded_at, e.partition, e.tenant_id, e.aggregate_type, e.event_type,
+                   e.metadata->>'actor', e.metadata->>'import_id'
+            FROM unnest(partitions_applied, afters_applied, untils_applied) AS s(partition, after, until)
+            CROSS JOIN LATERAL (
+                SELECT * FROM log.events l
+                WHERE l.partition = s.partition AND l.position > s.after AND l.position <= s.until
+                ORDER BY l.position) e;
+            GET DIAGNOSTICS written = ROW_COUNT;
+            IF written <> (SELECT sum(s.until - s.after) FROM unnest(afters_applied, untils_applied) AS s(after, until)) THEN
+                RAISE EXCEPTION 'the log has a hole' USING ERRCODE = 'data_corrupted';
+            END IF;
+        END $$;",
     indexes: "
         CREATE INDEX entries_actor ON {schema}.entries (tenant_id, actor, recorded_at, partition, position);
         CREATE INDEX entries_import ON {schema}.entries (tenant_id, import_id, recorded_at, partition, position)
             WHERE import_id IS NOT NULL;",
 };
 
-/// The projection of audit entries: one statement inside the database.
+/// The projection of audit entries: all of it is done inside the database.
 pub struct Audit {
     version: Version,
-    insert: String,
+    apply: String,
 }
 
 impl Audit {
     fn new(version: Version) -> Self {
-        Self {
-            version,
-            insert: version.sql(
-                "INSERT INTO {schema}.entries (position, recorded_at, partition, tenant_id, aggregate_type, event_type,
-                                               actor, import_id)
-                 SELECT e.position, e.recorded_at, e.partition, e.tenant_id, e.aggregate_type, e.event_type,
-                        e.metadata->>'actor', e.metadata->>'import_id'
-                 FROM unnest($1::int4[], $2::int8[], $3::int8[]) AS s(partition, after, until)
-                 CROSS JOIN LATERAL (
-                     SELECT * FROM log.events l
-                     WHERE l.partition = s.partition AND l.position > s.after AND l.position <= s.until
-                     ORDER BY l.position) e",
-            ),
-        }
+        Self { version, apply: version.sql("SELECT {schema}.apply($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)") }
+    }
+
+    async fn write<'a>(
+        &self,
+        connection: &mut PgConnection,
+        moves: Moves,
+        spans: impl Iterator<Item = &'a Span>,
+    ) -> Result<(), Error> {
+        let (partitions, afters, untils) = checkpoint::columns(spans);
+        let statement = moves.bind(&self.apply).bind(partitions).bind(afters).bind(untils);
+        statement.execute(connection).await?;
+        Ok(())
     }
 }
 
@@ -74,20 +96,8 @@ impl Projection for Audit {
         Self::new(version)
     }
 
-    async fn apply(&self, transaction: &mut PgConnection, spans: &[Span]) -> Result<(), Error> {
-        let done = sqlx::query(&self.insert)
-            .bind(spans.iter().map(|span| i32::from(span.partition)).collect::<Vec<_>>())
-            .bind(spans.iter().map(|span| span.after.cast_signed()).collect::<Vec<_>>())
-            .bind(spans.iter().map(|span| span.until.cast_signed()).collect::<Vec<_>>())
-            .execute(&mut *transaction)
-            .await?;
-        // Positions are unique, so as many rows as positions means that none is missing.
-        if done.rows_affected() != spans.iter().map(Span::events).sum::<u64>() {
-            tail::read_spans(transaction, spans).await?;
-            let span = spans[0];
-            return Err(Error::Row { partition: span.partition, position: span.after });
-        }
-        Ok(())
+    async fn apply(&self, connection: &mut PgConnection, moves: Moves, spans: &[Span]) -> Result<(), Error> {
+        self.write(connection, moves, spans.iter()).await
     }
 
     fn count(&self) -> &'static str {
@@ -118,14 +128,13 @@ impl Projection for Audit {
         folded: &Folded,
     ) -> Result<(), Error> {
         drift::remove(transaction, self.version, drift.row.as_ref(), folded).await?;
-        let after = |event: &Recorded| event.position.cast_signed() - 1;
-        sqlx::query(&self.insert)
-            .bind(folded.applied().map(|event| i32::from(event.partition)).collect::<Vec<_>>())
-            .bind(folded.applied().map(after).collect::<Vec<_>>())
-            .bind(folded.applied().map(|event| event.position.cast_signed()).collect::<Vec<_>>())
-            .execute(transaction)
-            .await?;
-        Ok(())
+        let span = |event: &Recorded| Span {
+            partition: event.partition,
+            after: event.position - 1,
+            until: event.position,
+        };
+        let spans: Vec<Span> = folded.applied().map(span).collect();
+        self.write(transaction, Moves::none(self.version), spans.iter()).await
     }
 
     /// The entry is missing, and nothing goes on from it.

@@ -32,6 +32,46 @@ pub const SCHEMA: Schema = Schema {
             name_digests integer[]        NOT NULL,
             PRIMARY KEY (tenant_id, user_id)
         );",
+    // A new user is a plain insert: one whose row is there already would be an error, and must be loud. A row that is changed
+    // is the one that was read: `rows_read` has the transaction that wrote it, as text, and NULL for a new user. Subscripts, not
+    // unnest, as in log.append. Not a COPY: while that waits for its rows the server cancels nothing, and where their sender is
+    // gone it holds what it has locked.
+    functions: "
+        CREATE OR REPLACE FUNCTION {schema}.apply(
+            of_projection text, of_version integer, partitions integer[], afters bigint[], untils bigint[], epochs bigint[],
+            any_epoch boolean,
+            tenants text[], users text[], rows_read text[], positions bigint[], versions bigint[], row_partitions integer[],
+            statuses text[], sealed_rows bytea[], traits_rows text[], digests_rows text[],
+            tenants_erased text[], users_erased text[])
+        RETURNS void LANGUAGE plpgsql AS $$
+        DECLARE
+            written  bigint;
+            existing integer := cardinality(array_remove(rows_read, NULL));
+        BEGIN
+            PERFORM projections.advance(of_projection, of_version, partitions, afters, untils, epochs, any_epoch);
+            IF existing < cardinality(users) THEN
+                INSERT INTO {schema}.users
+                    (position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)
+                SELECT positions[n], versions[n], row_partitions[n], tenants[n], users[n], statuses[n], sealed_rows[n],
+                       traits_rows[n]::jsonb, digests_rows[n]::integer[]
+                FROM generate_series(1, cardinality(users)) AS n WHERE rows_read[n] IS NULL;
+            END IF;
+            IF existing > 0 THEN
+                UPDATE {schema}.users u
+                SET position = positions[n], version = versions[n], status = statuses[n], sealed = sealed_rows[n],
+                    traits = traits_rows[n]::jsonb, name_digests = digests_rows[n]::integer[]
+                FROM generate_series(1, cardinality(users)) AS n
+                WHERE u.tenant_id = tenants[n] AND u.user_id = users[n] AND u.xmin::text = rows_read[n];
+                GET DIAGNOSTICS written = ROW_COUNT;
+                IF written <> existing THEN
+                    RAISE EXCEPTION 'a row was changed since it was read' USING ERRCODE = 'serialization_failure';
+                END IF;
+            END IF;
+            IF cardinality(users_erased) > 0 THEN
+                DELETE FROM {schema}.users u USING generate_series(1, cardinality(users_erased)) AS n
+                WHERE u.tenant_id = tenants_erased[n] AND u.user_id = users_erased[n];
+            END IF;
+        END $$;",
     indexes: "
         CREATE INDEX users_name_digests ON {schema}.users USING gin (name_digests);
         CREATE INDEX users_traits ON {schema}.users USING gin (traits jsonb_path_ops);",

@@ -1,12 +1,12 @@
 //! The projector: keeps a read model up to the log.
 //!
 //! The unit of work is (projection, partition), with a checkpoint each, and leased: see [`leases`](crate::leases). A batch
-//! takes the news of all partitions that this process holds at once and is one transaction: move the checkpoints under the
-//! leases' epochs, apply, commit. When a batch fails for a reason that lies in an event, it is halved until that event is
+//! takes the news of all partitions that this process holds at once: it reads, folds, and writes by one statement, which moves the
+//! checkpoints under the leases' epochs as well. When a batch fails for a reason that lies in an event, it is halved until that event is
 //! alone, which then parks its stream ([`parking`](crate::parking)); everything else goes on. What is at fault with a whole
 //! partition (a hole in the log, a table that is missing) stops that, loudly, and is tried again. What passes is waited for.
 //!
-//! If the process dies before the commit, nothing has happened; after it, everything has, on disk: what a token has shown
+//! If the process dies before that statement, nothing has happened; after it, everything has, on disk: what a token has shown
 //! once it shows after a crash of the server as well.
 
 mod fault;
@@ -25,10 +25,10 @@ pub use fault::Error;
 
 use self::fault::Verdict;
 use crate::{
-    checkpoint,
+    checkpoint::{self, Moves},
     drift::{Drift, Folded, RowKey, Swept},
     leases::{Epoch, Share, Trouble, Turn},
-    parking::{self, Parking, Place},
+    parking::{self, Parking, Place, Step},
     progress::Progress,
     schema::{Schema, Version},
 };
@@ -36,7 +36,7 @@ use crate::{
 /// Events that one transaction applies at most.
 const BATCH_EVENTS_MAX: u64 = 4_000;
 /// How long events may gather at most before the next batch.
-const GATHER_MAX: Duration = Duration::from_millis(8);
+const GATHER_MAX: Duration = Duration::from_millis(2);
 /// How long to wait for a lease before looking again.
 const LEASE_PAUSE: Duration = Duration::from_millis(500);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -49,10 +49,12 @@ pub trait Projection: Send + Sync + 'static {
     /// The projection into one of its versions.
     fn of(log: &Log, version: Version) -> Self;
 
-    /// Applies the events of the spans, by set operations, in the transaction that moves the checkpoints.
+    /// Applies the events of the spans, by set operations, and moves the checkpoints in the same statement, where the
+    /// transaction has not moved them already.
     fn apply(
         &self,
-        transaction: &mut PgConnection,
+        connection: &mut PgConnection,
+        moves: Moves,
         spans: &[Span],
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
@@ -353,21 +355,13 @@ impl<P: Projection> Projector<P> {
         let begun = Instant::now();
         let work = Work::begin(|| format!("projections.{}.apply", P::SCHEMA.name).into());
         let spans: &[Span] = &leased.iter().map(|(span, _)| *span).collect::<Vec<_>>();
-        let mut transaction = connection.begin().await?;
-        let ours = checkpoint::advance(&mut transaction, self.version, leased).await?;
-        if !ours {
-            transaction.rollback().await?;
-            self.lost(connection).await?;
-            return Ok(false);
+        match self.write(connection, leased, spans).await {
+            Err(Error::Database(error)) if checkpoint::overtaken(&error) => {
+                self.lost(connection).await?;
+                return Ok(false);
+            }
+            written => written?,
         }
-        #[cfg(rollcall_break = "checkpoint")]
-        let mut transaction = {
-            transaction.commit().await?;
-            connection.begin().await?
-        };
-        let steps = self.steps(&mut transaction, spans).await?;
-        self.take_steps(&mut transaction, &steps).await?;
-        transaction.commit().await?;
         for span in spans {
             self.note(span.partition, span.until);
         }
@@ -387,6 +381,32 @@ impl<P: Projection> Projector<P> {
             work.end_events(ended, &traced);
         }
         Ok(true)
+    }
+
+    /// One statement where nothing is parked or was discarded: a round trip costs more than what it does.
+    async fn write(
+        &self,
+        connection: &mut PgConnection,
+        leased: &[(Span, Epoch)],
+        spans: &[Span],
+    ) -> Result<(), Error> {
+        let moves = Moves::over(self.version, leased);
+        let steps = self.steps(connection, spans).await?;
+        if let [Step::Apply(all)] = &steps[..]
+            && all == spans
+        {
+            #[cfg(rollcall_break = "checkpoint")]
+            let moves = {
+                checkpoint::advance(connection, moves).await?;
+                Moves::none(self.version)
+            };
+            return self.projection.apply(connection, moves, all).await;
+        }
+        let mut transaction = connection.begin().await?;
+        checkpoint::advance(&mut transaction, moves).await?;
+        self.take_steps(&mut transaction, &steps).await?;
+        transaction.commit().await?;
+        Ok(())
     }
 
     /// Reads the checkpoints, and what is parked and was discarded in partitions of which the lease is new.

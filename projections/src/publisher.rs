@@ -21,7 +21,7 @@ use rollcall_event_store::{
     tail::Span,
     trace::{SPANS_MAX, Traced, Work},
 };
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,7 @@ pub use stream::{Error as StreamError, Newest, Settings, check, compare, held};
 
 use self::message::Message;
 use crate::{
-    checkpoint,
+    checkpoint::{self, Moves},
     leases::{Epoch, Share, Trouble},
     progress::Progress,
     projector::chain,
@@ -40,13 +40,27 @@ pub const NAME: &str = "publisher";
 /// Of what it keeps beside its checkpoints.
 pub const SHAPE: i32 = 1;
 
+/// What moves the publisher's checkpoints, with how far its stream has come.
+pub(crate) const FUNCTIONS: &str = "
+    CREATE OR REPLACE FUNCTION projections.advance_published(
+        of_projection text, of_version integer, partitions integer[], afters bigint[], untils bigint[], epochs bigint[],
+        any_epoch boolean, sequence_before bigint, sequence_after bigint)
+    RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM projections.advance(of_projection, of_version, partitions, afters, untils, epochs, any_epoch);
+        UPDATE projections.published SET stream_sequence = sequence_after WHERE stream_sequence = sequence_before;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'another process has published' USING ERRCODE = 'RC001';
+        END IF;
+    END $$;";
+
 /// Events that are on their way at once at most.
 const BATCH_EVENTS_MAX: u64 = 1_000;
 const ACK_WITHIN: Duration = Duration::from_secs(5);
 /// How long NATS may take to say what it holds of 16 partitions: it is asked about each.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// How long events may gather at most before the next batch.
-const GATHER_MAX: Duration = Duration::from_millis(10);
+const GATHER_MAX: Duration = Duration::from_millis(2);
 /// How often an idle publisher looks whether its stream is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -380,30 +394,20 @@ impl Publisher {
         before: &Checkpoint,
         after: &Checkpoint,
     ) -> Result<(), Error> {
-        let moves = before.published.iter().zip(&after.published).zip(0_u16..);
-        let spans: Vec<(Span, Epoch)> = moves
-            .filter(|((before, after), _)| before != after)
+        let positions = before.published.iter().zip(&after.published).zip(0_u16..);
+        // Where nothing moves, the first goes to where it is: its epoch keeps an old publisher out.
+        let spans: Vec<(Span, Epoch)> = positions
+            .filter(|((before, after), partition)| before != after || *partition == 0)
             .map(|((&after, &until), partition)| (Span { partition, after, until }, epoch))
             .collect();
-        let mut transaction = connection.begin().await?;
-        // Where nothing moves there is no checkpoint whose epoch would keep an old publisher out.
-        let ours = match spans.is_empty() {
-            true => checkpoint::hold(&mut transaction, self.version, 0, epoch).await?.is_some(),
-            false => checkpoint::advance(&mut transaction, self.version, &spans).await?,
-        };
-        if !ours {
-            return Err(Error::Overtaken);
-        }
-        let moved =
-            sqlx::query("UPDATE projections.published SET stream_sequence = $2 WHERE stream_sequence = $1")
-                .bind(before.stream_sequence.cast_signed())
-                .bind(after.stream_sequence.cast_signed())
-                .execute(&mut *transaction)
-                .await?;
-        if moved.rows_affected() != 1 {
-            return Err(Error::Overtaken);
-        }
-        transaction.commit().await?;
+        let statement = Moves::over(self.version, &spans)
+            .bind("SELECT projections.advance_published($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+            .bind(before.stream_sequence.cast_signed())
+            .bind(after.stream_sequence.cast_signed());
+        statement.execute(connection).await.map_err(|error| match checkpoint::overtaken(&error) {
+            true => Error::Overtaken,
+            false => error.into(),
+        })?;
         for (partition, &position) in (0..).zip(&after.published) {
             self.progress.advance(partition, position);
         }

@@ -9,6 +9,8 @@ pub struct Schema {
     pub shape: i32,
     /// SQL that makes its tables; `{schema}` stands for its schema.
     pub tables: &'static str,
+    /// SQL that makes, or makes anew, the functions by which it is written.
+    pub functions: &'static str,
     /// SQL that makes the indexes that only readers need.
     pub indexes: &'static str,
 }

@@ -8,7 +8,7 @@ use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row, postgres::Pg
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    audit, parking, profiles, publisher,
+    audit, checkpoint, parking, profiles, publisher,
     schema::{Schema, Version},
 };
 
@@ -349,6 +349,8 @@ pub async fn migrate(
     let mut transaction = owner.connection.begin().await?;
     transaction.execute(TABLES).await?;
     transaction.execute(parking::table::TABLES).await?;
+    transaction.execute(checkpoint::FUNCTIONS).await?;
+    transaction.execute(publisher::FUNCTIONS).await?;
     grant(&mut transaction, "projections", service_role).await?;
     let publisher = (publisher::NAME, publisher::SHAPE);
     for (name, shape) in SCHEMAS.iter().map(|schema| (schema.name, schema.shape)).chain([publisher]) {
@@ -359,9 +361,12 @@ pub async fn migrate(
                 .await?;
         let schema = SCHEMAS.into_iter().find(|schema| schema.name == name);
         // The role may be another one than it was.
-        for &(number, _) in &made {
+        for &(number, of) in &made {
             if let Some(schema) = schema {
                 let version = Version { projection: schema.name, number };
+                if of == schema.shape {
+                    transaction.execute(version.sql(schema.functions).as_str()).await?;
+                }
                 grant(&mut transaction, &version.qualifier(), service_role).await?;
             }
         }
@@ -452,6 +457,7 @@ async fn make_tables(
     let version = Version { projection: schema.name, number };
     connection.execute(version.sql("CREATE SCHEMA {schema}").as_str()).await?;
     connection.execute(version.sql(schema.tables).as_str()).await?;
+    connection.execute(version.sql(schema.functions).as_str()).await?;
     grant(connection, &version.qualifier(), service_role).await
 }
 

@@ -8,6 +8,7 @@ use sqlx::{PgConnection, Row};
 use super::{SCHEMA, SEALED, drift, names};
 use crate::{
     Profile,
+    checkpoint::Moves,
     drift::{Drift, Folded, RowKey, Swept},
     parking::Place,
     projector::{Error, Projection},
@@ -20,22 +21,16 @@ pub struct Profiles {
     log: Log,
     version: Version,
     select: String,
-    insert: String,
-    update: String,
+    apply: String,
     delete: String,
     skip: String,
 }
 
-/// Rows to write, a column each; numbers of a row's digests go as text.
-const ROWS: &str =
-    "unnest($1::int8[], $2::int8[], $3::int4[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
-    $9::text[]) AS n(position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)";
-
 /// A profile on its way from one version to another.
 struct Folding<'a> {
     stream: &'a StreamId,
-    /// The batch holds the user's first event.
-    new: bool,
+    /// The transaction that wrote the row which the events go on from; none where the batch holds the user's first event.
+    row_read: Option<String>,
     key: SubjectKey,
     profile: Profile,
     version: u64,
@@ -49,27 +44,15 @@ impl Profiles {
             log,
             version,
             select: version.sql(
-                "SELECT q.ordinal, u.sealed, u.version
+                "SELECT q.ordinal, u.sealed, u.version, u.xmin::text
                  FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q(tenant_id, user_id, ordinal)
                  JOIN {schema}.users u ON u.tenant_id = q.tenant_id AND u.user_id = q.user_id",
             ),
-            // A plain insert: a new user whose row is there already would be an error, and must be loud. Not a COPY: while that
-            // waits for its rows the server cancels nothing, and where their sender is gone it holds what it has locked.
-            insert: version.sql(&format!(
-                "INSERT INTO {{schema}}.users
-                     (position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)
-                 SELECT position, version, partition, tenant_id, user_id, status, sealed, traits::jsonb,
-                        name_digests::integer[]
-                 FROM {ROWS}"
-            )),
-            update: version.sql(&format!(
-                "UPDATE {{schema}}.users u SET position = n.position, version = n.version, status = n.status,
-                        sealed = n.sealed, traits = n.traits::jsonb, name_digests = n.name_digests::integer[]
-                 FROM {ROWS} WHERE u.tenant_id = n.tenant_id AND u.user_id = n.user_id"
-            )),
+            apply: version.sql(
+                "SELECT {schema}.apply($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+            ),
             delete: version.sql(
-                "DELETE FROM {schema}.users u USING unnest($1::text[], $2::text[]) AS q(tenant_id, user_id)
-                 WHERE u.tenant_id = q.tenant_id AND u.user_id = q.user_id",
+                "DELETE FROM {schema}.users WHERE tenant_id = $1 AND user_id = $2",
             ),
             skip: version.sql(
                 "UPDATE {schema}.users SET version = $3, position = $4
@@ -91,7 +74,7 @@ impl Profiles {
             .zip(keys)
             .map(|(first, key)| Folding {
                 stream: &first.stream,
-                new: first.sequence == 1,
+                row_read: None,
                 key,
                 profile: Profile::default(),
                 version: 0,
@@ -112,6 +95,7 @@ impl Profiles {
             let place = usize::try_from(row.try_get::<i64, _>(0)? - 1).expect("ordinals count from 1");
             let (first, folding) = (firsts[known[place]], &mut folding[known[place]]);
             folding.version = u64::try_from(row.try_get::<i64, _>(2)?).map_err(|_| row_error(first))?;
+            folding.row_read = row.try_get(3)?;
             if let SubjectKey::Alive(key) = &folding.key {
                 let plain = key.open_row(SEALED, &first.stream, row.try_get(1)?)?;
                 folding.profile = serde_json::from_slice(&plain).map_err(|_| row_error(first))?;
@@ -120,9 +104,14 @@ impl Profiles {
         Ok(folding)
     }
 
-    async fn write(&self, connection: &mut PgConnection, folded: &[Folding<'_>]) -> Result<(), Error> {
+    async fn write(
+        &self,
+        connection: &mut PgConnection,
+        moves: Moves,
+        folded: &[Folding<'_>],
+    ) -> Result<(), Error> {
         let mut names: HashMap<&str, names::Digests> = HashMap::new();
-        let (mut new, mut changed) = (Columns::default(), Columns::default());
+        let mut columns = Columns::default();
         let mut erased: (Vec<&str>, Vec<&str>) = Default::default();
         for folding in folded {
             let stream = folding.stream;
@@ -140,22 +129,32 @@ impl Profiles {
             let status = profile.user.status().map_or("unknown", rollcall_domain::Status::as_str);
             let sealed = key.seal_row(SEALED, stream, &plain);
             let (traits, digests) = (profile.traits_json(), names.of_user(&profile.user));
-            let columns = if folding.new { &mut new } else { &mut changed };
             columns.position.push(position);
             columns.version.push(version);
             columns.partition.push(i32::from(folding.partition));
             columns.tenant.push(&stream.tenant);
             columns.user_id.push(&stream.aggregate_id);
+            columns.row_read.push(folding.row_read.as_deref());
             columns.status.push(status);
             columns.sealed.push(sealed);
             columns.traits.push(traits);
             columns.name_digests.push(array(&digests));
         }
-        new.write(connection, &self.insert).await?;
-        changed.write(connection, &self.update).await?;
-        if !erased.0.is_empty() {
-            sqlx::query(&self.delete).bind(erased.0).bind(erased.1).execute(connection).await?;
-        }
+        let statement = moves
+            .bind(&self.apply)
+            .bind(columns.tenant)
+            .bind(columns.user_id)
+            .bind(columns.row_read)
+            .bind(columns.position)
+            .bind(columns.version)
+            .bind(columns.partition)
+            .bind(columns.status)
+            .bind(columns.sealed)
+            .bind(columns.traits)
+            .bind(columns.name_digests)
+            .bind(erased.0)
+            .bind(erased.1);
+        statement.execute(connection).await?;
         Ok(())
     }
 }
@@ -167,8 +166,8 @@ impl Projection for Profiles {
         Self::new(log.clone(), version)
     }
 
-    async fn apply(&self, transaction: &mut PgConnection, spans: &[Span]) -> Result<(), Error> {
-        let events = self.log.read_spans(transaction, spans).await?;
+    async fn apply(&self, connection: &mut PgConnection, moves: Moves, spans: &[Span]) -> Result<(), Error> {
+        let events = self.log.read_spans(connection, spans).await?;
         let of_users = || events.iter().filter(|event| &*event.stream.aggregate_type == USER);
         let mut slots: HashMap<&StreamId, usize> = HashMap::new();
         let mut firsts: Vec<&Recorded> = Vec::new();
@@ -178,7 +177,7 @@ impl Projection for Profiles {
                 firsts.len() - 1
             });
         }
-        let mut folding = self.begin(transaction, &firsts).await?;
+        let mut folding = self.begin(connection, &firsts).await?;
         for event in of_users() {
             let folding = &mut folding[slots[&event.stream]];
             // Of an erased user nothing is to be there, whatever the events say.
@@ -199,7 +198,7 @@ impl Projection for Profiles {
             folding.version = event.sequence;
             folding.position = event.position;
         }
-        self.write(transaction, &folding).await
+        self.write(connection, moves, &folding).await
     }
 
     fn count(&self) -> &'static str {
@@ -245,8 +244,8 @@ impl Projection for Profiles {
         folded: &Folded,
     ) -> Result<(), Error> {
         sqlx::query(&self.delete)
-            .bind([&*drift.stream.tenant])
-            .bind([&*drift.stream.aggregate_id])
+            .bind(&*drift.stream.tenant)
+            .bind(&*drift.stream.aggregate_id)
             .execute(&mut *transaction)
             .await?;
         let Some(last) = folded.events.last().filter(|_| drift::begins(folded)) else { return Ok(()) };
@@ -254,14 +253,14 @@ impl Projection for Profiles {
         let key = keys.pop().ok_or_else(|| row_error(last))?;
         let folding = Folding {
             stream: &folded.stream,
-            new: true,
+            row_read: None,
             profile: drift::profile(&key, folded)?,
             key,
             version: last.sequence,
             partition: last.partition,
             position: last.position,
         };
-        self.write(transaction, &[folding]).await
+        self.write(transaction, Moves::none(self.version), &[folding]).await
     }
 }
 
@@ -277,33 +276,11 @@ struct Columns<'a> {
     partition: Vec<i32>,
     tenant: Vec<&'a str>,
     user_id: Vec<&'a str>,
+    row_read: Vec<Option<&'a str>>,
     status: Vec<&'a str>,
     sealed: Vec<Vec<u8>>,
     traits: Vec<String>,
     name_digests: Vec<String>,
-}
-
-impl Columns<'_> {
-    /// Writes all rows; each must find its place.
-    async fn write(self, connection: &mut PgConnection, statement: &str) -> Result<(), Error> {
-        let rows = self.position.len() as u64;
-        if rows == 0 {
-            return Ok(());
-        }
-        let done = sqlx::query(statement)
-            .bind(self.position)
-            .bind(self.version)
-            .bind(self.partition)
-            .bind(self.tenant)
-            .bind(self.user_id)
-            .bind(self.status)
-            .bind(self.sealed)
-            .bind(self.traits)
-            .bind(self.name_digests)
-            .execute(connection)
-            .await?;
-        if done.rows_affected() == rows { Ok(()) } else { Err(sqlx::Error::RowNotFound.into()) }
-    }
 }
 
 /// An array in PostgreSQL's text form: arrays of arrays must be rectangular, so each row's goes as text.

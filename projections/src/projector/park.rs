@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Error, Projection, Projector, Verdict, bounded};
 use crate::{
-    checkpoint,
+    checkpoint::{self, Moves},
     leases::Epoch,
     parking::{
         Place, RETRY_EVENTS_MAX, RETRY_STREAMS_MAX, Step, steps_of_queue,
@@ -88,10 +88,13 @@ impl<P: Projection> Projector<P> {
         let told = error.told();
         let of = self.version;
         let mut transaction = connection.begin().await?;
-        if !checkpoint::advance(&mut transaction, of, &[(event, epoch)]).await? {
-            transaction.rollback().await?;
-            self.lost(connection).await?;
-            return Ok(false);
+        match checkpoint::advance(&mut transaction, Moves::over(of, &[(event, epoch)])).await {
+            Err(error) if checkpoint::overtaken(&error) => {
+                transaction.rollback().await?;
+                self.lost(connection).await?;
+                return Ok(false);
+            }
+            moved => moved?,
         }
         let Some(place) = table::park(&mut transaction, of, &event, &told).await? else {
             let (partition, expected_after) = (event.partition, event.after);
@@ -117,13 +120,13 @@ impl<P: Projection> Projector<P> {
     /// What to do with the spans: events of parked streams queue, those that were discarded are skipped.
     pub(super) async fn steps(
         &self,
-        transaction: &mut PgConnection,
+        connection: &mut PgConnection,
         spans: &[Span],
     ) -> Result<Vec<Step>, Error> {
         let touched = self.parking.touched(spans);
         let mut queue = BTreeSet::new();
         if !touched.is_empty() {
-            let events = self.log.read_spans(transaction, &touched).await?;
+            let events = self.log.read_spans(connection, &touched).await?;
             let queued = events.iter().filter(|event| self.parking.queues(event));
             queue.extend(queued.map(|event| (event.partition, event.position)));
         }
@@ -137,7 +140,9 @@ impl<P: Projection> Projector<P> {
     ) -> Result<(), Error> {
         for step in steps {
             match step {
-                Step::Apply(spans) => self.projection.apply(transaction, spans).await?,
+                Step::Apply(spans) => {
+                    self.projection.apply(transaction, Moves::none(self.version), spans).await?
+                }
                 Step::Skip(place) => {
                     self.projection.skip(transaction, place).await?;
                     table::skip(transaction, self.version, place).await?;

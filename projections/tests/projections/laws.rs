@@ -1,7 +1,7 @@
 //! Laws of a projection: however the events are cut into batches, and however often they are replayed, the rows are
 //! those of a pure fold.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use proptest::{
     collection::vec,
@@ -10,11 +10,13 @@ use proptest::{
 use rollcall_event_store::{Log, tail::Span};
 use rollcall_projections::{
     Profile,
+    checkpoint::{Moves, overtaken},
     profiles::{self, Profiles},
     projector::{self, Projection},
     schema::Version,
 };
 use sqlx::Connection;
+use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -70,10 +72,7 @@ async fn apply(test: &Test, spans: &[Span]) -> Result<(), projector::Error> {
 
 async fn apply_from(log: &Log, test: &Test, spans: &[Span]) -> Result<(), projector::Error> {
     let mut connection = test.superuser().await;
-    let mut transaction = connection.begin().await.unwrap();
-    Profiles::of(log, PROFILES).apply(&mut transaction, spans).await?;
-    transaction.commit().await.unwrap();
-    Ok(())
+    Profiles::of(log, PROFILES).apply(&mut connection, Moves::none(PROFILES), spans).await
 }
 
 /// Cuts the log into batches: each takes from some partitions as many events as it likes.
@@ -196,4 +195,55 @@ async fn an_erased_user_has_no_row() {
     // A process that has no key of hers in its memory.
     apply_from(&test.restarted().await, &test, &news).await.unwrap();
     assert_eq!(rows(&test, &users).await.into_keys().collect::<Vec<_>>(), ["user-2"]);
+}
+
+#[tokio::test]
+async fn a_batch_under_an_old_lease_leaves_nothing() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    users.wish(&test.log, 1, seats(1)).await;
+    let spans = test.everything();
+    let leased = |epoch| spans.iter().map(|span| (*span, epoch)).collect::<Vec<_>>();
+    let mut connection = test.superuser().await;
+    let profiles = Profiles::of(&test.log, PROFILES);
+    test.execute("UPDATE projections.checkpoints SET epoch = 7").await;
+
+    let old = profiles.apply(&mut connection, Moves::over(PROFILES, &leased(6)), &spans).await;
+    assert!(matches!(&old, Err(projector::Error::Database(error)) if overtaken(error)), "{old:?}");
+    assert!(rows(&test, &users).await.is_empty());
+    profiles.apply(&mut connection, Moves::over(PROFILES, &leased(7)), &spans).await.unwrap();
+    assert_folded(&rows(&test, &users).await, &users);
+    let again = profiles.apply(&mut connection, Moves::over(PROFILES, &leased(7)), &spans).await;
+    assert!(again.is_err(), "the checkpoint is not where the spans begin");
+}
+
+#[tokio::test]
+async fn a_row_that_another_session_changes_meanwhile_is_not_written_over() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    users.wish(&test.log, 1, seats(1)).await;
+    let first = test.everything()[0];
+    apply(&test, &[first]).await.unwrap();
+    users.wish(&test.log, 1, seats(2)).await;
+    let news = Span { after: first.until, until: first.until + 1, ..first };
+
+    let mut repairing = test.superuser().await;
+    let mut repair = repairing.begin().await.unwrap();
+    sqlx::query("UPDATE profiles_1.users SET status = 'repaired'").execute(&mut *repair).await.unwrap();
+    let waits = apply(&test, std::slice::from_ref(&news));
+    let repaired = async {
+        // Until the batch has read the row, and waits to write it.
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        while test.number(waiting).await == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        repair.commit().await.unwrap();
+    };
+    let (refused, ()) = tokio::join!(waits, repaired);
+    let Err(projector::Error::Database(error)) = &refused else { panic!("{refused:?}") };
+    assert_eq!(error.as_database_error().and_then(|error| error.code()).as_deref(), Some("40001"));
+    assert_eq!(test.number("SELECT count(*) FROM profiles_1.users WHERE status = 'repaired'").await, 1);
+
+    apply(&test, &[news]).await.unwrap();
+    assert_folded(&rows(&test, &users).await, &users);
 }
