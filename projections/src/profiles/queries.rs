@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use futures_util::future::try_join_all;
 use rollcall_event_store::{
     Borrowed, Log, Partition, Position, StreamHash, StreamId, bounded, gather,
     keys::{self, Keys, SubjectKey},
@@ -146,17 +147,24 @@ impl Queries {
         self.get.get((version, StreamId::new(tenant, USER, id))).await
     }
 
-    /// Many profiles, in the order asked; those that are not there are left out.
+    /// Many profiles, in the order asked; those that are not there are left out. More than a few are read in two parts at once,
+    /// each over a connection of its own.
     ///
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn get_many(&self, version: Version, tenant: &str, ids: &[String]) -> Result<Vec<Row>, Error> {
         let streams: Vec<StreamId> = ids.iter().map(|id| StreamId::new(tenant, USER, id.as_str())).collect();
+        let parts = streams.chunks(streams.len().div_ceil(2).max(PART_MIN));
+        let rows = try_join_all(parts.map(|part| self.get_part(version, part))).await?;
+        Ok(rows.into_iter().flatten().flatten().collect())
+    }
+
+    async fn get_part(&self, version: Version, streams: &[StreamId]) -> Result<Vec<Option<Row>>, Error> {
         let mut connection = Borrowed::from(self.log.readers()).await?;
         let streams: Vec<&StreamId> = streams.iter().collect();
         let rows = bounded(read_many(&mut connection, self.log.keys(), version, &streams)).await?;
         connection.done();
-        Ok(rows.into_iter().flatten().collect())
+        Ok(rows)
     }
 
     /// A page of a tenant's profiles by id.
@@ -267,6 +275,9 @@ impl Queries {
         query
     }
 }
+
+/// Fewer are not read apart: two statements cost more than they save.
+const PART_MIN: usize = 200;
 
 const SELECT_MANY: &str = "SELECT u.user_id, u.sealed, u.version, u.partition, u.position, q.ordinal
      FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q(tenant_id, user_id, ordinal)

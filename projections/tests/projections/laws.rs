@@ -247,3 +247,27 @@ async fn a_row_that_another_session_changes_meanwhile_is_not_written_over() {
     apply(&test, &[news]).await.unwrap();
     assert_folded(&rows(&test, &users).await, &users);
 }
+
+#[tokio::test]
+async fn many_users_come_in_the_order_asked_whichever_part_reads_them() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    for user in 0..5 {
+        users.wish(&test.log, user, seats(1)).await;
+    }
+    apply(&test, &test.everything()).await.unwrap();
+    let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    let options = profiles::Options { connections: 1, cache_bytes: 1 << 20 };
+    let queries =
+        profiles::Queries::start(test.log.clone(), &test.provisioned.service, &options, &tasks, &shutdown);
+    // Among many that are not there, at both ends and around the middle.
+    let mut ids: Vec<String> = (0..1_000).map(|n| format!("nobody-{n}")).collect();
+    let places = [(0, 3), (499, 1), (500, 4), (501, 0), (999, 2)];
+    for (place, user) in places {
+        ids[place] = format!("user-{user}");
+    }
+    let found = queries.get_many(PROFILES, TENANT, &ids).await.unwrap();
+    shutdown.cancel();
+    let wanted = places.map(|(_, user)| format!("user-{user}"));
+    assert_eq!(found.into_iter().map(|row| row.id).collect::<Vec<_>>(), wanted);
+}
