@@ -161,6 +161,7 @@ async fn rebuild<P: Projection>(
     let version = match made.unfinished() {
         Some(version) => {
             println!("{}: going on where an earlier rebuild was broken off", version.qualifier());
+            owner.make_functions(P::SCHEMA, version.number).await.context("its functions cannot be made")?;
             version
         }
         None => Version {

@@ -44,7 +44,7 @@ pub enum Error {
     OtherVersion { path: PathBuf, made_by: u32, found: String },
     #[error(
         "{} was made by PostgreSQL {made_by}, and {oldest} or newer is needed; \
-         upgrade it with pg_upgrade, or choose another data directory",
+         upgrade it with pg_upgrade (to a cluster of the same --wal-segsize), or choose another data directory",
         path.display()
     )]
     TooOld { path: PathBuf, made_by: u32, oldest: u32 },

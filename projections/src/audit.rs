@@ -4,7 +4,10 @@
 mod drift;
 mod queries;
 
-use rollcall_event_store::{Log, Recorded, tail::Span};
+use rollcall_event_store::{
+    Log, Recorded,
+    tail::{self, Span},
+};
 use sqlx::PgConnection;
 
 pub use queries::{
@@ -38,13 +41,12 @@ pub const SCHEMA: Schema = Schema {
     functions: "
         CREATE OR REPLACE FUNCTION {schema}.apply(
             of_projection text, of_version integer, partitions integer[], afters bigint[], untils bigint[], epochs bigint[],
-            any_epoch boolean,
             partitions_applied integer[], afters_applied bigint[], untils_applied bigint[])
         RETURNS void LANGUAGE plpgsql AS $$
         DECLARE
             written bigint;
         BEGIN
-            PERFORM projections.advance(of_projection, of_version, partitions, afters, untils, epochs, any_epoch);
+            PERFORM projections.advance(of_projection, of_version, partitions, afters, untils, epochs);
             INSERT INTO {schema}.entries (position, recorded_at, partition, tenant_id, aggregate_type, event_type, actor,
                                           import_id)
             SELECT e.position, e.recorded_at, e.partition, e.tenant_id, e.aggregate_type, e.event_type,
@@ -56,7 +58,7 @@ pub const SCHEMA: Schema = Schema {
                 ORDER BY l.position) e;
             GET DIAGNOSTICS written = ROW_COUNT;
             IF written <> (SELECT sum(s.until - s.after) FROM unnest(afters_applied, untils_applied) AS s(after, until)) THEN
-                RAISE EXCEPTION 'the log has a hole' USING ERRCODE = 'data_corrupted';
+                RAISE EXCEPTION 'the log has a hole' USING ERRCODE = 'RC003';
             END IF;
         END $$;",
     indexes: "
@@ -64,6 +66,9 @@ pub const SCHEMA: Schema = Schema {
         CREATE INDEX entries_import ON {schema}.entries (tenant_id, import_id, recorded_at, partition, position)
             WHERE import_id IS NOT NULL;",
 };
+
+/// The SQLSTATE of spans in which events are missing.
+const HOLE: &str = "RC003";
 
 /// The projection of audit entries: all of it is done inside the database.
 pub struct Audit {
@@ -73,7 +78,7 @@ pub struct Audit {
 
 impl Audit {
     fn new(version: Version) -> Self {
-        Self { version, apply: version.sql("SELECT {schema}.apply($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)") }
+        Self { version, apply: version.sql("SELECT {schema}.apply($1, $2, $3, $4, $5, $6, $7, $8, $9)") }
     }
 
     async fn write<'a>(
@@ -97,7 +102,15 @@ impl Projection for Audit {
     }
 
     async fn apply(&self, connection: &mut PgConnection, moves: Moves, spans: &[Span]) -> Result<(), Error> {
-        self.write(connection, moves, spans.iter()).await
+        let alone = moves.any();
+        match self.write(connection, moves, spans.iter()).await {
+            // What the hole is; where the transaction was begun before, nothing can be read in it any more.
+            Err(Error::Database(error)) if alone && checkpoint::is(&error, HOLE) => {
+                tail::read_spans(connection, spans).await?;
+                Err(error.into())
+            }
+            written => written,
+        }
     }
 
     fn count(&self) -> &'static str {

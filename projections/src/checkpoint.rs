@@ -30,8 +30,7 @@ pub(crate) const FUNCTIONS: &str = "
     -- by less would walk over all versions of the rows that nobody has tidied up yet; hence the sums, which no index has. What
     -- another process changed meanwhile is judged by the conditions after that.
     CREATE OR REPLACE FUNCTION projections.advance(
-        of_projection text, of_version integer, partitions integer[], afters bigint[], untils bigint[], epochs bigint[],
-        any_epoch boolean)
+        of_projection text, of_version integer, partitions integer[], afters bigint[], untils bigint[], epochs bigint[])
     RETURNS void LANGUAGE plpgsql AS $$
     DECLARE
         moved bigint;
@@ -46,9 +45,9 @@ pub(crate) const FUNCTIONS: &str = "
                       WHERE k.projection = of_projection AND k.version = of_version AND k.partition = q.partition
                         AND k.position = q.after)
               FROM unnest(partitions, afters) AS q(partition, after)))
-          AND c.partition + 0 = s.partition AND c.position + 0 = s.after AND (c.epoch = s.epoch OR any_epoch);
+          AND c.partition + 0 = s.partition AND c.position + 0 = s.after AND c.epoch = s.epoch;
         GET DIAGNOSTICS moved = ROW_COUNT;
-        IF moved <> cardinality(partitions) THEN
+        IF moved IS DISTINCT FROM cardinality(partitions) THEN
             RAISE EXCEPTION 'another process has moved a checkpoint or taken a lease' USING ERRCODE = 'RC001';
         END IF;
     END $$;";
@@ -74,7 +73,12 @@ impl Moves {
         Self::over(version, &[])
     }
 
-    /// Binds the first seven parameters.
+    /// Whether anything moves.
+    pub(crate) fn any(&self) -> bool {
+        !self.partitions.is_empty()
+    }
+
+    /// Binds the first six parameters.
     pub(crate) fn bind<'q>(self, statement: &'q str) -> Query<'q, Postgres, PgArguments> {
         sqlx::query(statement)
             .bind(self.version.projection)
@@ -83,8 +87,6 @@ impl Moves {
             .bind(self.afters)
             .bind(self.untils)
             .bind(self.epochs)
-            // What a build with a broken guard does: any epoch will do.
-            .bind(cfg!(rollcall_break = "fencing"))
     }
 }
 
@@ -104,13 +106,18 @@ pub(crate) fn columns<'a>(spans: impl Iterator<Item = &'a Span>) -> (Vec<i32>, V
 /// # Errors
 /// Where another process was there first ([`overtaken`]): nothing of the transaction stays. Where the database refuses.
 pub async fn advance(connection: &mut PgConnection, moves: Moves) -> Result<(), sqlx::Error> {
-    let statement = moves.bind("SELECT projections.advance($1, $2, $3, $4, $5, $6, $7)");
+    let statement = moves.bind("SELECT projections.advance($1, $2, $3, $4, $5, $6)");
     statement.execute(connection).await.map(drop)
 }
 
 /// Whether a checkpoint was not where a span begins, or another process has taken a lease since.
 pub fn overtaken(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "RC001")
+    is(error, "RC001")
+}
+
+/// Whether an error is of this SQLSTATE.
+pub(crate) fn is(error: &sqlx::Error, state: &str) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == state)
 }
 
 /// A partition's checkpoint, held to the transaction's end; none where another process has taken the lease since.

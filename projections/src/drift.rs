@@ -299,7 +299,7 @@ pub async fn sweep<P: Projection>(
     Ok(swept)
 }
 
-/// Makes the rows of a stream anew, in one short transaction that holds its partition's checkpoint, so that no batch runs
+/// Makes the rows of a stream anew, in one short transaction that holds its partition's checkpoint, so that no batch writes
 /// in between. Where the stream is parked, they are made of the events before that one, and a projector tries it again at
 /// once: the row may have been what was wrong. False where there was nothing to repair any more.
 ///

@@ -39,7 +39,6 @@ pub const SCHEMA: Schema = Schema {
     functions: "
         CREATE OR REPLACE FUNCTION {schema}.apply(
             of_projection text, of_version integer, partitions integer[], afters bigint[], untils bigint[], epochs bigint[],
-            any_epoch boolean,
             tenants text[], users text[], rows_read text[], positions bigint[], versions bigint[], row_partitions integer[],
             statuses text[], sealed_rows bytea[], traits_rows text[], digests_rows text[],
             tenants_erased text[], users_erased text[])
@@ -48,7 +47,7 @@ pub const SCHEMA: Schema = Schema {
             written  bigint;
             existing integer := cardinality(array_remove(rows_read, NULL));
         BEGIN
-            PERFORM projections.advance(of_projection, of_version, partitions, afters, untils, epochs, any_epoch);
+            PERFORM projections.advance(of_projection, of_version, partitions, afters, untils, epochs);
             IF existing < cardinality(users) THEN
                 INSERT INTO {schema}.users
                     (position, version, partition, tenant_id, user_id, status, sealed, traits, name_digests)
@@ -64,7 +63,7 @@ pub const SCHEMA: Schema = Schema {
                 WHERE u.tenant_id = tenants[n] AND u.user_id = users[n] AND u.xmin::text = rows_read[n];
                 GET DIAGNOSTICS written = ROW_COUNT;
                 IF written <> existing THEN
-                    RAISE EXCEPTION 'a row was changed since it was read' USING ERRCODE = 'serialization_failure';
+                    RAISE EXCEPTION 'a row was changed since it was read' USING ERRCODE = 'RC002';
                 END IF;
             END IF;
             IF cardinality(users_erased) > 0 THEN

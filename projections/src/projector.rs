@@ -79,7 +79,7 @@ pub trait Projection: Send + Sync + 'static {
         rows_max: u32,
     ) -> impl Future<Output = Result<Swept, Error>> + Send;
 
-    /// Makes the rows of a stream anew from its events, while no batch of its partition can run.
+    /// Makes the rows of a stream anew from its events, while no batch of its partition can write.
     fn repair(
         &self,
         transaction: &mut PgConnection,
@@ -383,27 +383,32 @@ impl<P: Projection> Projector<P> {
         Ok(true)
     }
 
-    /// One statement where nothing is parked or was discarded: a round trip costs more than what it does.
+    /// One statement where nothing is parked or was discarded: a round trip costs more than what it does. What it was folded from
+    /// was read before the checkpoints were held: a row that is not as it must be, or not there, may be another session's doing
+    /// (a repair, a newer holder, a version that is dropped). So that is judged anew, with the checkpoints held.
     async fn write(
         &self,
         connection: &mut PgConnection,
         leased: &[(Span, Epoch)],
         spans: &[Span],
     ) -> Result<(), Error> {
-        let moves = Moves::over(self.version, leased);
         let steps = self.steps(connection, spans).await?;
         if let [Step::Apply(all)] = &steps[..]
             && all == spans
         {
+            let moves = Moves::over(self.version, leased);
             #[cfg(rollcall_break = "checkpoint")]
             let moves = {
                 checkpoint::advance(connection, moves).await?;
                 Moves::none(self.version)
             };
-            return self.projection.apply(connection, moves, all).await;
+            match self.projection.apply(connection, moves, all).await {
+                Err(error) if error.depends_on_rows() => {}
+                applied => return applied,
+            }
         }
         let mut transaction = connection.begin().await?;
-        checkpoint::advance(&mut transaction, moves).await?;
+        checkpoint::advance(&mut transaction, Moves::over(self.version, leased)).await?;
         self.take_steps(&mut transaction, &steps).await?;
         transaction.commit().await?;
         Ok(())

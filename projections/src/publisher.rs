@@ -44,10 +44,10 @@ pub const SHAPE: i32 = 1;
 pub(crate) const FUNCTIONS: &str = "
     CREATE OR REPLACE FUNCTION projections.advance_published(
         of_projection text, of_version integer, partitions integer[], afters bigint[], untils bigint[], epochs bigint[],
-        any_epoch boolean, sequence_before bigint, sequence_after bigint)
+        sequence_before bigint, sequence_after bigint)
     RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
-        PERFORM projections.advance(of_projection, of_version, partitions, afters, untils, epochs, any_epoch);
+        PERFORM projections.advance(of_projection, of_version, partitions, afters, untils, epochs);
         UPDATE projections.published SET stream_sequence = sequence_after WHERE stream_sequence = sequence_before;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'another process has published' USING ERRCODE = 'RC001';
@@ -395,13 +395,17 @@ impl Publisher {
         after: &Checkpoint,
     ) -> Result<(), Error> {
         let positions = before.published.iter().zip(&after.published).zip(0_u16..);
-        // Where nothing moves, the first goes to where it is: its epoch keeps an old publisher out.
-        let spans: Vec<(Span, Epoch)> = positions
-            .filter(|((before, after), partition)| before != after || *partition == 0)
+        let mut spans: Vec<(Span, Epoch)> = positions
+            .filter(|((before, after), _)| before != after)
             .map(|((&after, &until), partition)| (Span { partition, after, until }, epoch))
             .collect();
+        if spans.is_empty() {
+            // One goes to where it is: its epoch keeps an old publisher out.
+            let at = after.published[0];
+            spans.push((Span { partition: 0, after: at, until: at }, epoch));
+        }
         let statement = Moves::over(self.version, &spans)
-            .bind("SELECT projections.advance_published($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+            .bind("SELECT projections.advance_published($1, $2, $3, $4, $5, $6, $7, $8)")
             .bind(before.stream_sequence.cast_signed())
             .bind(after.stream_sequence.cast_signed());
         statement.execute(connection).await.map_err(|error| match checkpoint::overtaken(&error) {

@@ -194,6 +194,18 @@ impl Owner {
         Ok(number)
     }
 
+    /// Makes the functions by which a version is written anew: an older binary of the same shape may have made it.
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub async fn make_functions(&mut self, schema: &Schema, number: i32) -> Result<(), sqlx::Error> {
+        let version = Version { projection: schema.name, number };
+        let mut transaction = self.connection.begin().await?;
+        transaction.execute(version.sql(schema.functions).as_str()).await?;
+        grant(&mut transaction, &version.qualifier(), &self.service_role).await?;
+        transaction.commit().await
+    }
+
     /// Makes the indexes of a version that has never served, where they are not there. Meanwhile nobody works on one that is
     /// large: batches would wait for the lock that this needs, until they fail.
     ///
@@ -350,6 +362,8 @@ pub async fn migrate(
     transaction.execute(TABLES).await?;
     transaction.execute(parking::table::TABLES).await?;
     transaction.execute(checkpoint::FUNCTIONS).await?;
+    #[cfg(rollcall_break = "fencing")]
+    transaction.execute(checkpoint::FUNCTIONS.replace("c.epoch = s.epoch", "true").as_str()).await?;
     transaction.execute(publisher::FUNCTIONS).await?;
     grant(&mut transaction, "projections", service_role).await?;
     let publisher = (publisher::NAME, publisher::SHAPE);
@@ -471,7 +485,10 @@ pub async fn check(service: &PgConnectOptions) -> Result<(), Missing> {
     let mut connection = bounded(PgConnection::connect_with(&session(service, "rollcall-check"))).await?;
     let made: bool = sqlx::query_scalar(
         "SELECT to_regclass('projections.versions') IS NOT NULL
-            AND to_regclass('projections.skipped') IS NOT NULL",
+            AND to_regclass('projections.skipped') IS NOT NULL
+            AND (SELECT count(*) = 2 FROM pg_proc p
+                 WHERE p.pronamespace = to_regnamespace('projections')
+                   AND p.proname IN ('advance', 'advance_published'))",
     )
     .fetch_one(&mut connection)
     .await?;
@@ -479,11 +496,16 @@ pub async fn check(service: &PgConnectOptions) -> Result<(), Missing> {
         return Err(Missing::Tables);
     }
     let complete: Option<bool> = sqlx::query(
-        "SELECT bool_and(EXISTS (SELECT FROM projections.versions v WHERE v.projection = w.name AND v.shape = w.shape))
+        "SELECT bool_and(EXISTS (SELECT FROM projections.versions v WHERE v.projection = w.name AND v.shape = w.shape)
+                         AND (w.name = $3 OR NOT EXISTS (
+                             SELECT FROM projections.versions v WHERE v.projection = w.name AND v.shape = w.shape
+                               AND NOT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace s ON s.oid = p.pronamespace
+                                               WHERE s.nspname = v.projection || '_' || v.version AND p.proname = 'apply'))))
          FROM unnest($1::text[], $2::int4[]) AS w(name, shape)",
     )
     .bind(names)
     .bind(shapes)
+    .bind(publisher::NAME)
     .fetch_one(&mut connection)
     .await?
     .try_get(0)?;
@@ -506,7 +528,9 @@ async fn grant(connection: &mut PgConnection, schema: &str, role: &str) -> Resul
         .execute(
             format!(
                 "GRANT USAGE ON SCHEMA {schema} TO {role};
-                 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}"
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};
+                 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {schema} FROM PUBLIC;
+                 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role}"
             )
             .as_str(),
         )

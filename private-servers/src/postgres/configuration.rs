@@ -19,6 +19,9 @@ const SETTINGS: &[(&str, &str)] = &[
     // checkpoints as by default means fewer of those. The size bounds what recovery has to replay.
     ("checkpoint_timeout", "15min"),
     ("max_wal_size", "4GB"),
+    // By default these go by the size of a segment, which is small here (cluster.rs).
+    ("min_wal_size", "256MB"),
+    ("wal_buffers", "16MB"),
     ("timezone", "UTC"),
     // What goes to the log file must not hold personal values, and the texts of errors quote what they complain about.
     // `log` stands above ERROR: errors go to the client that caused them, LOG, FATAL and PANIC to the file.

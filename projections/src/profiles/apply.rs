@@ -49,7 +49,7 @@ impl Profiles {
                  JOIN {schema}.users u ON u.tenant_id = q.tenant_id AND u.user_id = q.user_id",
             ),
             apply: version.sql(
-                "SELECT {schema}.apply($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+                "SELECT {schema}.apply($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
             ),
             delete: version.sql(
                 "DELETE FROM {schema}.users WHERE tenant_id = $1 AND user_id = $2",

@@ -2,7 +2,7 @@
 
 use rollcall_event_store::{Partition, Position, keys, tail};
 
-use crate::parking::STREAMS_MAX;
+use crate::{checkpoint, parking::STREAMS_MAX};
 
 /// Characters that are kept of an error.
 const TOLD_MAX: usize = 1_000;
@@ -60,6 +60,16 @@ impl Error {
         self.verdict() == Verdict::Poisoned
     }
 
+    /// Whether another session may have brought it about, by what it did to rows or tables since they were read.
+    pub(super) fn depends_on_rows(&self) -> bool {
+        match self {
+            Self::Database(error) if checkpoint::overtaken(error) => false,
+            // The log does not change.
+            Self::Tail(_) => false,
+            error => error.verdict() != Verdict::Transient,
+        }
+    }
+
     pub(super) fn verdict(&self) -> Verdict {
         match self {
             Self::Database(error)
@@ -99,14 +109,16 @@ impl Error {
     }
 }
 
-/// By SQLSTATE class: 22 (data), 23 (integrity) and 54 (limits) lie in a row, 42 (syntax or access) in the tables, 58 and XX (the
+/// By SQLSTATE class: 22 (data), 23 (integrity) and 54 (limits) lie in a row, 42 (syntax or access) and
+/// 3F (no such schema) in the tables, 58 and XX (the
 /// system, damaged data) in a place that the other partitions may do without. All
 /// others pass: connections, conflicts, disks that are full, servers that stop.
 fn judge(error: &sqlx::Error) -> Verdict {
     match error {
         sqlx::Error::Database(error) => match error.code().as_deref().and_then(|code| code.get(..2)) {
-            Some("22" | "23" | "54") => Verdict::Poisoned,
-            Some("42" | "58" | "XX") => Verdict::Halted,
+            // RC is of the read models' own functions: a row that another session changed, events that are missing.
+            Some("22" | "23" | "54" | "RC") => Verdict::Poisoned,
+            Some("3F" | "42" | "58" | "XX") => Verdict::Halted,
             _ => Verdict::Transient,
         },
         sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => {
@@ -193,9 +205,9 @@ mod tests {
     fn what_the_database_says_is_judged_by_the_class_of_its_state() {
         for (verdict, states) in [
             // A NUL in a text, a row twice, a row too long.
-            (Verdict::Poisoned, &["22P05", "23505", "54000"][..]),
+            (Verdict::Poisoned, &["22P05", "23505", "54000", "RC002", "RC003"][..]),
             // No such table, no right to it, a file that cannot be read, a damaged index.
-            (Verdict::Halted, &["42P01", "42501", "58030", "XX002"]),
+            (Verdict::Halted, &["42P01", "42501", "58030", "XX002", "3F000"]),
             // A connection lost, a conflict, a disk that is full, a shutdown, a lock, a read-only standby.
             (
                 Verdict::Transient,

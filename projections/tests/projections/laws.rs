@@ -10,6 +10,7 @@ use proptest::{
 use rollcall_event_store::{Log, tail::Span};
 use rollcall_projections::{
     Profile,
+    audit::Audit,
     checkpoint::{Moves, overtaken},
     profiles::{self, Profiles},
     projector::{self, Projection},
@@ -199,6 +200,7 @@ async fn an_erased_user_has_no_row() {
 
 #[tokio::test]
 async fn a_batch_under_an_old_lease_leaves_nothing() {
+    const AUDIT: Version = Version { projection: "audit", number: 1 };
     let test = Test::new().await;
     let mut users = Users::default();
     users.wish(&test.log, 1, seats(1)).await;
@@ -215,6 +217,14 @@ async fn a_batch_under_an_old_lease_leaves_nothing() {
     assert_folded(&rows(&test, &users).await, &users);
     let again = profiles.apply(&mut connection, Moves::over(PROFILES, &leased(7)), &spans).await;
     assert!(again.is_err(), "the checkpoint is not where the spans begin");
+
+    let audit = Audit::of(&test.log, AUDIT);
+    let old = audit.apply(&mut connection, Moves::over(AUDIT, &leased(6)), &spans).await;
+    assert!(matches!(&old, Err(projector::Error::Database(error)) if overtaken(error)), "{old:?}");
+    assert_eq!(test.number("SELECT count(*) FROM audit_1.entries").await, 0);
+    audit.apply(&mut connection, Moves::over(AUDIT, &leased(7)), &spans).await.unwrap();
+    let events: u64 = spans.iter().map(Span::events).sum();
+    assert_eq!(test.number("SELECT count(*) FROM audit_1.entries").await.cast_unsigned(), events);
 }
 
 #[tokio::test]
@@ -233,7 +243,8 @@ async fn a_row_that_another_session_changes_meanwhile_is_not_written_over() {
     let waits = apply(&test, std::slice::from_ref(&news));
     let repaired = async {
         // Until the batch has read the row, and waits to write it.
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                       WHERE wait_event_type = 'Lock' AND datname = current_database()";
         while test.number(waiting).await == 0 {
             sleep(Duration::from_millis(5)).await;
         }
@@ -241,7 +252,7 @@ async fn a_row_that_another_session_changes_meanwhile_is_not_written_over() {
     };
     let (refused, ()) = tokio::join!(waits, repaired);
     let Err(projector::Error::Database(error)) = &refused else { panic!("{refused:?}") };
-    assert_eq!(error.as_database_error().and_then(|error| error.code()).as_deref(), Some("40001"));
+    assert_eq!(error.as_database_error().and_then(|error| error.code()).as_deref(), Some("RC002"));
     assert_eq!(test.number("SELECT count(*) FROM profiles_1.users WHERE status = 'repaired'").await, 1);
 
     apply(&test, &[news]).await.unwrap();

@@ -1,5 +1,7 @@
 //! The projector at work: exactly once, and as far as it can.
 
+use std::time::Duration;
+
 use rollcall_event_store::Log;
 use rollcall_projections::{
     audit::Audit,
@@ -7,6 +9,8 @@ use rollcall_projections::{
     profiles::Profiles,
     projector::{Projection, Projector},
 };
+use sqlx::Connection;
+use tokio::time::sleep;
 
 use crate::{
     laws::{assert_folded, rows},
@@ -123,4 +127,35 @@ async fn a_hole_in_the_log_stops_every_projection_there() {
     for process in processes {
         process.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_row_that_is_being_repaired_parks_nobody() {
+    let test = Test::new().await;
+    let mut users = Users::default();
+    users.wish(&test.log, 1, seats(1)).await;
+    let process = profiles(&test, &test.log).await;
+    test.wait(&process.progress).await;
+    test.execute("UPDATE profiles_1.users SET version = version + 97").await;
+
+    let mut repairing = test.superuser().await;
+    let mut repair = repairing.begin().await.unwrap();
+    for statement in [
+        "SELECT FROM projections.checkpoints WHERE projection = 'profiles' FOR UPDATE",
+        "UPDATE profiles_1.users SET version = version - 97",
+    ] {
+        sqlx::query(statement).execute(&mut *repair).await.unwrap();
+    }
+    users.wish(&test.log, 1, seats(2)).await;
+    // The batch has met the row as it was, and waits for the checkpoint.
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    while test.number(waiting).await == 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    repair.commit().await.unwrap();
+    test.wait(&process.progress).await;
+    assert_eq!(test.number("SELECT count(*) FROM projections.parked").await, 0);
+    process.stop().await;
+    assert_folded(&rows(&test, &users).await, &users);
 }

@@ -9,7 +9,7 @@ use rollcall_projections::{
     progress::{Follower, Registry},
     projector::Projector,
     schema::Version,
-    tables::{NotDropped, Owner, turn_of},
+    tables::{self, Missing, NotDropped, Owner, turn_of},
     versions::promote,
 };
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
@@ -164,4 +164,31 @@ async fn on_an_empty_log_too_a_version_serves_with_its_indexes_alone_and_never_w
     promote(&mut superuser, SCHEMA.name, SCHEMA.shape).await.unwrap();
     assert_eq!(test.number(serves).await, 2);
     owner.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_without_the_functions_of_this_binary_is_not_worked_on_until_it_is_migrated() {
+    let test = Test::new().await;
+    let service = &test.provisioned.service;
+    let of_owner: PgConnectOptions = test.owner.parse().unwrap();
+    let mut owner = owner(&test).await;
+    tables::check(service).await.unwrap();
+    for function in
+        ["projections.advance", "projections.advance_published", "profiles_1.apply", "audit_1.apply"]
+    {
+        test.execute(&format!("DROP FUNCTION {function}")).await;
+        assert!(matches!(tables::check(service).await, Err(Missing::Tables)), "{function}");
+        tables::migrate(&of_owner, service.get_username(), PARTITIONS).await.unwrap();
+        tables::check(service).await.unwrap();
+    }
+    // Of a version that an older binary made; and nobody but services may call it.
+    test.execute("DROP FUNCTION profiles_1.apply").await;
+    owner.make_functions(&SCHEMA, 1).await.unwrap();
+    tables::check(service).await.unwrap();
+    let granted = |to| {
+        format!("SELECT count(*) FROM information_schema.routine_privileges
+        WHERE routine_schema IN ('projections', 'profiles_1', 'audit_1') AND privilege_type = 'EXECUTE' AND grantee = '{to}'")
+    };
+    assert_eq!(test.number(&granted("PUBLIC")).await, 0);
+    assert_eq!(test.number(&granted(service.get_username())).await, 4);
 }

@@ -306,7 +306,8 @@ fn items(tenant: &str, rows: &[Row], seen: &mut Seen, rest: &str) -> Json {
 
 /// Get many users by id
 ///
-/// In the order of the ids; those that are not there are named in `missing`.
+/// In the order of the ids; those that are not there are named in `missing`. Each is at least as new as what the token saw;
+/// they need not be of one instant.
 #[utoipa::path(
     post, path = "/api/v1/users/batch-get", tag = tags::USERS, security(("bearer" = ["users:read"])),
     params(CallerHeaders, TokenHeader),
