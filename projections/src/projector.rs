@@ -403,7 +403,7 @@ impl<P: Projection> Projector<P> {
                 Moves::none(self.version)
             };
             match self.projection.apply(connection, moves, all).await {
-                Err(error) if error.depends_on_rows() => {}
+                Err(error) if error.precedes_hold() => {}
                 applied => return applied,
             }
         }

@@ -60,12 +60,16 @@ impl Error {
         self.verdict() == Verdict::Poisoned
     }
 
-    /// Whether another session may have brought it about, by what it did to rows or tables since they were read.
-    pub(super) fn depends_on_rows(&self) -> bool {
+    /// Whether it was found in what was read before the checkpoints were held, and another session may have brought it about.
+    pub(super) fn precedes_hold(&self) -> bool {
         match self {
-            Self::Database(error) if checkpoint::overtaken(error) => false,
             // The log does not change.
             Self::Tail(_) => false,
+            // What the database says of values it says of the statement that holds the checkpoints.
+            Self::Database(error @ sqlx::Error::Database(_)) => {
+                self.verdict() == Verdict::Halted
+                    || ["RC002", "RC003"].iter().any(|state| checkpoint::is(error, state))
+            }
             error => error.verdict() != Verdict::Transient,
         }
     }
@@ -224,6 +228,22 @@ mod tests {
                 assert_eq!(errors.map(|error| error.verdict()), [verdict; 3], "{state}");
             }
         }
+    }
+
+    #[test]
+    fn what_was_found_before_the_checkpoints_were_held_is_judged_anew() {
+        let of = |state| Error::from(sqlx::Error::Database(Box::new(Of(state))));
+        for state in ["RC002", "RC003", "42P01", "3F000"] {
+            assert!(of(state).precedes_hold(), "{state}");
+        }
+        // Another process holds the lease; a value that no row can have; a connection that is gone.
+        for state in ["RC001", "22P05", "23505", "08006"] {
+            assert!(!of(state).precedes_hold(), "{state}");
+        }
+        assert!(Error::Gap { found: 1, next: 3, partition: 0, position: 2 }.precedes_hold());
+        assert!(
+            !Error::from(tail::Error::Hole { partition: 0, expected_after: 1, found: None }).precedes_hold()
+        );
     }
 
     #[test]
