@@ -103,6 +103,7 @@ async fn of<P: Projection>(settings: &Settings, wish: Wish) -> anyhow::Result<()
     migrate::check_owner(url.expose()).await?;
     let key = KeyFile::named(settings)?;
     let provisioned = attach(url.expose(), &key).await?;
+    tables::check(&provisioned.service).await?;
     let owner = migrate::parse_url(url.expose())?;
     let mut connection = bounded(PgConnection::connect_with(
         &session(&provisioned.service, "rollcall-rebuild")

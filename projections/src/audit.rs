@@ -4,10 +4,7 @@
 mod drift;
 mod queries;
 
-use rollcall_event_store::{
-    Log, Recorded,
-    tail::{self, Span},
-};
+use rollcall_event_store::{Log, Recorded, tail::Span};
 use sqlx::PgConnection;
 
 pub use queries::{
@@ -61,14 +58,12 @@ pub const SCHEMA: Schema = Schema {
                 RAISE EXCEPTION 'the log has a hole' USING ERRCODE = 'RC003';
             END IF;
         END $$;",
+    writes: ".apply(text,int4,int4[],int8[],int8[],int8[],int4[],int8[],int8[])",
     indexes: "
         CREATE INDEX entries_actor ON {schema}.entries (tenant_id, actor, recorded_at, partition, position);
         CREATE INDEX entries_import ON {schema}.entries (tenant_id, import_id, recorded_at, partition, position)
             WHERE import_id IS NOT NULL;",
 };
-
-/// The SQLSTATE of spans in which events are missing.
-const HOLE: &str = "RC003";
 
 /// The projection of audit entries: all of it is done inside the database.
 pub struct Audit {
@@ -102,15 +97,7 @@ impl Projection for Audit {
     }
 
     async fn apply(&self, connection: &mut PgConnection, moves: Moves, spans: &[Span]) -> Result<(), Error> {
-        let alone = moves.any();
-        match self.write(connection, moves, spans.iter()).await {
-            // What the hole is; where the transaction was begun before, nothing can be read in it any more.
-            Err(Error::Database(error)) if alone && checkpoint::is(&error, HOLE) => {
-                tail::read_spans(connection, spans).await?;
-                Err(error.into())
-            }
-            written => written,
-        }
+        self.write(connection, moves, spans.iter()).await
     }
 
     fn count(&self) -> &'static str {

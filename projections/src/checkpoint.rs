@@ -73,11 +73,6 @@ impl Moves {
         Self::over(version, &[])
     }
 
-    /// Whether anything moves.
-    pub(crate) fn any(&self) -> bool {
-        !self.partitions.is_empty()
-    }
-
     /// Binds the first six parameters.
     pub(crate) fn bind<'q>(self, statement: &'q str) -> Query<'q, Postgres, PgArguments> {
         sqlx::query(statement)

@@ -71,6 +71,8 @@ pub const SCHEMA: Schema = Schema {
                 WHERE u.tenant_id = tenants_erased[n] AND u.user_id = users_erased[n];
             END IF;
         END $$;",
+    writes: ".apply(text,int4,int4[],int8[],int8[],int8[],text[],text[],text[],int8[],int8[],int4[],text[],bytea[],text[],\
+             text[],text[],text[])",
     indexes: "
         CREATE INDEX users_name_digests ON {schema}.users USING gin (name_digests);
         CREATE INDEX users_traits ON {schema}.users USING gin (traits jsonb_path_ops);",

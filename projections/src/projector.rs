@@ -383,9 +383,7 @@ impl<P: Projection> Projector<P> {
         Ok(true)
     }
 
-    /// One statement where nothing is parked or was discarded: a round trip costs more than what it does. What it was folded from
-    /// was read before the checkpoints were held: a row that is not as it must be, or not there, may be another session's doing
-    /// (a repair, a newer holder, a version that is dropped). So that is judged anew, with the checkpoints held.
+    /// One statement where nothing is parked or was discarded: a round trip costs more than what it does.
     async fn write(
         &self,
         connection: &mut PgConnection,
@@ -402,10 +400,7 @@ impl<P: Projection> Projector<P> {
                 checkpoint::advance(connection, moves).await?;
                 Moves::none(self.version)
             };
-            match self.projection.apply(connection, moves, all).await {
-                Err(error) if error.precedes_hold() => {}
-                applied => return applied,
-            }
+            return self.projection.apply(connection, moves, all).await;
         }
         let mut transaction = connection.begin().await?;
         checkpoint::advance(&mut transaction, Moves::over(self.version, leased)).await?;

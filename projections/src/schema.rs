@@ -11,6 +11,8 @@ pub struct Schema {
     pub tables: &'static str,
     /// SQL that makes, or makes anew, the functions by which it is written.
     pub functions: &'static str,
+    /// The function that projectors call, without its schema.
+    pub writes: &'static str,
     /// SQL that makes the indexes that only readers need.
     pub indexes: &'static str,
 }

@@ -201,6 +201,8 @@ impl Owner {
     pub async fn make_functions(&mut self, schema: &Schema, number: i32) -> Result<(), sqlx::Error> {
         let version = Version { projection: schema.name, number };
         let mut transaction = self.connection.begin().await?;
+        // A migration makes them, too.
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(TURN).execute(&mut *transaction).await?;
         transaction.execute(version.sql(schema.functions).as_str()).await?;
         grant(&mut transaction, &version.qualifier(), &self.service_role).await?;
         transaction.commit().await
@@ -294,7 +296,7 @@ impl Owner {
         for table in ["leases", "checkpoints"] {
             delete(&mut transaction, table, version).await?;
         }
-        transaction.execute(version.sql("DROP SCHEMA {schema} CASCADE").as_str()).await?;
+        transaction.execute(version.sql("DROP SCHEMA IF EXISTS {schema} CASCADE").as_str()).await?;
         for table in ["parked", "skipped", "serving", "versions"] {
             delete(&mut transaction, table, version).await?;
         }
@@ -363,14 +365,22 @@ pub async fn migrate(
     transaction.execute(parking::table::TABLES).await?;
     transaction.execute(checkpoint::FUNCTIONS).await?;
     #[cfg(rollcall_break = "fencing")]
-    transaction.execute(checkpoint::FUNCTIONS.replace("c.epoch = s.epoch", "true").as_str()).await?;
+    {
+        assert!(checkpoint::FUNCTIONS.contains("c.epoch = s.epoch"), "the guard is there to be broken");
+        transaction.execute(checkpoint::FUNCTIONS.replace("c.epoch = s.epoch", "true").as_str()).await?;
+    }
     transaction.execute(publisher::FUNCTIONS).await?;
     grant(&mut transaction, "projections", service_role).await?;
     let publisher = (publisher::NAME, publisher::SHAPE);
     for (name, shape) in SCHEMAS.iter().map(|schema| (schema.name, schema.shape)).chain([publisher]) {
         let made: Vec<(i32, i32)> =
-            sqlx::query_as("SELECT version, shape FROM projections.versions WHERE projection = $1")
+            // Of one whose schema somebody dropped there is nothing to be made; a rebuild makes another one.
+            sqlx::query_as(
+                "SELECT version, shape FROM projections.versions
+                 WHERE projection = $1 AND (projection = $2 OR to_regnamespace(projection || '_' || version) IS NOT NULL)",
+            )
                 .bind(name)
+                .bind(publisher::NAME)
                 .fetch_all(&mut *transaction)
                 .await?;
         let schema = SCHEMAS.into_iter().find(|schema| schema.name == name);
@@ -480,15 +490,18 @@ async fn make_tables(
 /// # Errors
 /// [`Missing::Tables`] where the owner's migration of this version has yet to run.
 pub async fn check(service: &PgConnectOptions) -> Result<(), Missing> {
-    let kept = SCHEMAS.iter().map(|schema| (schema.name, schema.shape));
-    let (names, shapes): (Vec<&str>, Vec<i32>) = kept.chain([(publisher::NAME, publisher::SHAPE)]).unzip();
+    let (mut names, mut shapes, mut writes) = (vec![publisher::NAME], vec![publisher::SHAPE], vec![""]);
+    for schema in SCHEMAS {
+        names.push(schema.name);
+        shapes.push(schema.shape);
+        writes.push(schema.writes);
+    }
     let mut connection = bounded(PgConnection::connect_with(&session(service, "rollcall-check"))).await?;
     let made: bool = sqlx::query_scalar(
         "SELECT to_regclass('projections.versions') IS NOT NULL
             AND to_regclass('projections.skipped') IS NOT NULL
-            AND (SELECT count(*) = 2 FROM pg_proc p
-                 WHERE p.pronamespace = to_regnamespace('projections')
-                   AND p.proname IN ('advance', 'advance_published'))",
+            AND to_regprocedure('projections.advance(text,int4,int4[],int8[],int8[],int8[])') IS NOT NULL
+            AND to_regprocedure('projections.advance_published(text,int4,int4[],int8[],int8[],int8[],int8,int8)') IS NOT NULL",
     )
     .fetch_one(&mut connection)
     .await?;
@@ -497,15 +510,16 @@ pub async fn check(service: &PgConnectOptions) -> Result<(), Missing> {
     }
     let complete: Option<bool> = sqlx::query(
         "SELECT bool_and(EXISTS (SELECT FROM projections.versions v WHERE v.projection = w.name AND v.shape = w.shape)
-                         AND (w.name = $3 OR NOT EXISTS (
-                             SELECT FROM projections.versions v WHERE v.projection = w.name AND v.shape = w.shape
-                               AND NOT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace s ON s.oid = p.pronamespace
-                                               WHERE s.nspname = v.projection || '_' || v.version AND p.proname = 'apply'))))
-         FROM unnest($1::text[], $2::int4[]) AS w(name, shape)",
+                         -- Of the version that queries read: others may be the doing of a release that is at work still.
+                         AND NOT EXISTS (
+                             SELECT FROM projections.serving v WHERE v.projection = w.name AND v.shape = w.shape
+                               AND w.writes <> ''
+                               AND to_regprocedure(v.projection || '_' || v.version || w.writes) IS NULL))
+         FROM unnest($1::text[], $2::int4[], $3::text[]) AS w(name, shape, writes)",
     )
     .bind(names)
     .bind(shapes)
-    .bind(publisher::NAME)
+    .bind(writes)
     .fetch_one(&mut connection)
     .await?
     .try_get(0)?;
@@ -516,7 +530,9 @@ pub async fn check(service: &PgConnectOptions) -> Result<(), Missing> {
 /// What [`check`] finds.
 #[derive(Debug, thiserror::Error)]
 pub enum Missing {
-    #[error("the read models' tables are not there: run \"rollcall migrate\" of this version first")]
+    #[error(
+        "the read models' tables or functions are not there, or not those of this version: run \"rollcall migrate\" of this version first"
+    )]
     Tables,
     #[error("the read models could not be looked at")]
     Database(#[from] sqlx::Error),

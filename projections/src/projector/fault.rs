@@ -4,6 +4,9 @@ use rollcall_event_store::{Partition, Position, keys, tail};
 
 use crate::{checkpoint, parking::STREAMS_MAX};
 
+/// SQLSTATEs of the functions that apply batches: a row is not the one that was read; events are missing.
+const CHANGED: &str = "RC002";
+pub(super) const HOLE: &str = "RC003";
 /// Characters that are kept of an error.
 const TOLD_MAX: usize = 1_000;
 
@@ -64,13 +67,11 @@ impl Error {
     pub(super) fn precedes_hold(&self) -> bool {
         match self {
             // The log does not change.
-            Self::Tail(_) => false,
+            Self::Tail(_) | Self::Event { .. } | Self::TooManyParked { .. } | Self::TooLong { .. } => false,
             // What the database says of values it says of the statement that holds the checkpoints.
-            Self::Database(error @ sqlx::Error::Database(_)) => {
-                self.verdict() == Verdict::Halted
-                    || ["RC002", "RC003"].iter().any(|state| checkpoint::is(error, state))
-            }
-            error => error.verdict() != Verdict::Transient,
+            Self::Database(error @ sqlx::Error::Database(_)) => checkpoint::is(error, CHANGED),
+            Self::Database(_) | Self::Dropped | Self::Keys(_) => true,
+            Self::Row { .. } | Self::Gap { .. } | Self::NoRow { .. } => true,
         }
     }
 
@@ -117,11 +118,12 @@ impl Error {
 /// 3F (no such schema) in the tables, 58 and XX (the
 /// system, damaged data) in a place that the other partitions may do without. All
 /// others pass: connections, conflicts, disks that are full, servers that stop.
-fn judge(error: &sqlx::Error) -> Verdict {
-    match error {
+fn judge(of_database: &sqlx::Error) -> Verdict {
+    match of_database {
         sqlx::Error::Database(error) => match error.code().as_deref().and_then(|code| code.get(..2)) {
-            // RC is of the read models' own functions: a row that another session changed, events that are missing.
-            Some("22" | "23" | "54" | "RC") => Verdict::Poisoned,
+            _ if checkpoint::is(of_database, CHANGED) => Verdict::Poisoned,
+            _ if checkpoint::is(of_database, HOLE) => Verdict::Halted,
+            Some("22" | "23" | "54") => Verdict::Poisoned,
             Some("3F" | "42" | "58" | "XX") => Verdict::Halted,
             _ => Verdict::Transient,
         },
@@ -209,13 +211,13 @@ mod tests {
     fn what_the_database_says_is_judged_by_the_class_of_its_state() {
         for (verdict, states) in [
             // A NUL in a text, a row twice, a row too long.
-            (Verdict::Poisoned, &["22P05", "23505", "54000", "RC002", "RC003"][..]),
+            (Verdict::Poisoned, &["22P05", "23505", "54000", "RC002"][..]),
             // No such table, no right to it, a file that cannot be read, a damaged index.
-            (Verdict::Halted, &["42P01", "42501", "58030", "XX002", "3F000"]),
+            (Verdict::Halted, &["42P01", "42501", "58030", "XX002", "3F000", "RC003"]),
             // A connection lost, a conflict, a disk that is full, a shutdown, a lock, a read-only standby.
             (
                 Verdict::Transient,
-                &["08006", "40001", "40P01", "53100", "57P01", "57014", "55P03", "25006", "", "2"],
+                &["08006", "40001", "40P01", "53100", "57P01", "57014", "55P03", "25006", "RC001", "", "2"],
             ),
         ] {
             for state in states {
@@ -233,11 +235,9 @@ mod tests {
     #[test]
     fn what_was_found_before_the_checkpoints_were_held_is_judged_anew() {
         let of = |state| Error::from(sqlx::Error::Database(Box::new(Of(state))));
-        for state in ["RC002", "RC003", "42P01", "3F000"] {
-            assert!(of(state).precedes_hold(), "{state}");
-        }
-        // Another process holds the lease; a value that no row can have; a connection that is gone.
-        for state in ["RC001", "22P05", "23505", "08006"] {
+        assert!(of("RC002").precedes_hold());
+        // A value that no row can have; a key that is there.
+        for state in ["22P05", "23505"] {
             assert!(!of(state).precedes_hold(), "{state}");
         }
         assert!(Error::Gap { found: 1, next: 3, partition: 0, position: 2 }.precedes_hold());

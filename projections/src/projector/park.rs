@@ -6,7 +6,7 @@ use rollcall_event_store::{Partition, Position, tail, tail::Span};
 use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Projection, Projector, Verdict, bounded};
+use super::{Error, Projection, Projector, Verdict, bounded, fault::HOLE};
 use crate::{
     checkpoint::{self, Moves},
     leases::Epoch,
@@ -57,7 +57,14 @@ impl<P: Projection> Projector<P> {
                     let second = part.split_off(part.len() / 2);
                     parts.extend([second, part]);
                 }
-                Verdict::Halted => self.stop(part[0].0.partition, &error),
+                Verdict::Halted => {
+                    let (span, epoch) = part[0];
+                    if !bounded(self.still_holds(connection, span.partition, epoch)).await? {
+                        self.lost(connection).await?;
+                        return Ok(false);
+                    }
+                    self.stop(span.partition, &bounded(named(connection, span, error)).await?);
+                }
                 Verdict::Poisoned => match halves(part[0]) {
                     Some((first, second)) => parts.extend([vec![second], vec![first]]),
                     None => match bounded(self.park(connection, part[0], &error)).await {
@@ -75,7 +82,8 @@ impl<P: Projection> Projector<P> {
         Ok(clean)
     }
 
-    /// Parks the stream of a single event and moves the checkpoint over it. False where another process took over.
+    /// Parks the stream of a single event, which cannot be applied with the checkpoint held either, and moves the checkpoint over
+    /// it. False where another process took over.
     async fn park(
         &mut self,
         connection: &mut PgConnection,
@@ -95,6 +103,21 @@ impl<P: Projection> Projector<P> {
                 return Ok(false);
             }
             moved => moved?,
+        }
+        if error.precedes_hold() {
+            // Found in what was read before the checkpoint was held: another session may have mended it since.
+            let mut again = transaction.begin().await?;
+            let steps = self.steps(&mut again, &[event]).await?;
+            match self.take_steps(&mut again, &steps).await {
+                Ok(()) => {
+                    again.commit().await?;
+                    transaction.commit().await?;
+                    self.note(event.partition, event.until);
+                    return Ok(true);
+                }
+                Err(error) if error.verdict() != Verdict::Poisoned => return Err(error),
+                Err(_) => again.rollback().await?,
+            }
         }
         let Some(place) = table::park(&mut transaction, of, &event, &told).await? else {
             let (partition, expected_after) = (event.partition, event.after);
@@ -306,6 +329,19 @@ impl<P: Projection> Projector<P> {
         Ok(true)
     }
 
+    /// Whether the lease is still this process's.
+    async fn still_holds(
+        &self,
+        connection: &mut PgConnection,
+        partition: Partition,
+        epoch: Epoch,
+    ) -> Result<bool, sqlx::Error> {
+        let mut transaction = connection.begin().await?;
+        let holds = self.holds(&mut transaction, partition, epoch).await?;
+        transaction.rollback().await?;
+        Ok(holds)
+    }
+
     /// Whether the lease is still this process's, to the transaction's end.
     async fn holds(
         &self,
@@ -320,6 +356,18 @@ impl<P: Projection> Projector<P> {
 
     pub(super) fn tell_parked(&self) {
         self.gauge("rollcall_projection_parked_streams").set(self.parking.parked() as f64);
+    }
+}
+
+/// What stops a partition, with its cause: of events that are missing, which.
+async fn named(connection: &mut PgConnection, span: Span, error: Error) -> Result<Error, sqlx::Error> {
+    if !matches!(&error, Error::Database(of_database) if checkpoint::is(of_database, HOLE)) {
+        return Ok(error);
+    }
+    match tail::read_spans(connection, &[span]).await {
+        Err(tail::Error::Database(error)) => Err(error),
+        Err(cause) => Ok(cause.into()),
+        Ok(_) => Ok(error),
     }
 }
 

@@ -17,11 +17,11 @@ use rollcall_projections::{
     schema::Version,
 };
 use sqlx::Connection;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    support::Test,
+    support::{PATIENCE, Test},
     users::{TENANT, Users, seats, wishes},
 };
 
@@ -244,8 +244,10 @@ async fn a_row_that_another_session_changes_meanwhile_is_not_written_over() {
     let repaired = async {
         // Until the batch has read the row, and waits to write it.
         let waiting = "SELECT count(*) FROM pg_stat_activity
-                       WHERE wait_event_type = 'Lock' AND datname = current_database()";
+                       WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%.apply(%'";
+        let deadline = Instant::now() + PATIENCE;
         while test.number(waiting).await == 0 {
+            assert!(Instant::now() < deadline, "the batch does not wait");
             sleep(Duration::from_millis(5)).await;
         }
         repair.commit().await.unwrap();

@@ -10,10 +10,11 @@ use rollcall_projections::{
     projector::{Projection, Projector},
 };
 use sqlx::Connection;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     laws::{assert_folded, rows},
+    leases::until,
     support::{PATIENCE, Process, Test},
     users::{Users, seats},
 };
@@ -124,6 +125,9 @@ async fn a_hole_in_the_log_stops_every_projection_there() {
     assert_eq!(test.number("SELECT count(*) FROM projections.parked").await, 0);
     assert_eq!(test.checkpoint("profiles", partition).await, 0);
     assert_eq!(test.checkpoint("audit", partition).await, 0);
+    // Both say what is wrong, whoever noticed it.
+    let told = "SELECT count(DISTINCT projection) FROM projections.leases WHERE trouble LIKE '%has a hole%'";
+    until(&test, told, 2).await;
     for process in processes {
         process.stop().await;
     }
@@ -149,8 +153,10 @@ async fn a_row_that_is_being_repaired_parks_nobody() {
     users.wish(&test.log, 1, seats(2)).await;
     // The batch has met the row as it was, and waits for the checkpoint.
     let waiting = "SELECT count(*) FROM pg_stat_activity
-                   WHERE wait_event_type = 'Lock' AND datname = current_database()";
+                   WHERE wait_event_type = 'Lock' AND datname = current_database() AND application_name LIKE 'profiles_1 %'";
+    let deadline = Instant::now() + PATIENCE;
     while test.number(waiting).await == 0 {
+        assert!(Instant::now() < deadline, "the batch does not wait");
         sleep(Duration::from_millis(5)).await;
     }
     repair.commit().await.unwrap();

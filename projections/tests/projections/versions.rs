@@ -181,6 +181,13 @@ async fn a_database_without_the_functions_of_this_binary_is_not_worked_on_until_
         tables::migrate(&of_owner, service.get_username(), PARTITIONS).await.unwrap();
         tables::check(service).await.unwrap();
     }
+    // One of another release is no hindrance, and no help.
+    test.execute("CREATE FUNCTION projections.advance(text) RETURNS void LANGUAGE sql AS ''").await;
+    tables::check(service).await.unwrap();
+    test.execute("DROP FUNCTION projections.advance(text, int4, int4[], int8[], int8[], int8[])").await;
+    assert!(tables::check(service).await.is_err());
+    tables::migrate(&of_owner, service.get_username(), PARTITIONS).await.unwrap();
+    test.execute("DROP FUNCTION projections.advance(text)").await;
     // Of a version that an older binary made; and nobody but services may call it.
     test.execute("DROP FUNCTION profiles_1.apply").await;
     owner.make_functions(&SCHEMA, 1).await.unwrap();
