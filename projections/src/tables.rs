@@ -510,10 +510,11 @@ pub async fn check(service: &PgConnectOptions) -> Result<(), Missing> {
     }
     let complete: Option<bool> = sqlx::query(
         "SELECT bool_and(EXISTS (SELECT FROM projections.versions v WHERE v.projection = w.name AND v.shape = w.shape)
-                         -- Of the version that queries read: others may be the doing of a release that is at work still.
+                         -- Of the version that queries read, if its schema is there: a rebuild makes another one. Others may be the
+                         -- doing of a release that is at work still.
                          AND NOT EXISTS (
                              SELECT FROM projections.serving v WHERE v.projection = w.name AND v.shape = w.shape
-                               AND w.writes <> ''
+                               AND w.writes <> '' AND to_regnamespace(v.projection || '_' || v.version) IS NOT NULL
                                AND to_regprocedure(v.projection || '_' || v.version || w.writes) IS NULL))
          FROM unnest($1::text[], $2::int4[], $3::text[]) AS w(name, shape, writes)",
     )
