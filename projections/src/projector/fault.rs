@@ -114,18 +114,19 @@ impl Error {
     }
 }
 
-/// By SQLSTATE class: 22 (data), 23 (integrity) and 54 (limits) lie in a row, 42 (syntax or access) and
-/// 3F (no such schema) in the tables, 58 and XX (the
-/// system, damaged data) in a place that the other partitions may do without. All
+/// By SQLSTATE, else by its class: 22 (data), 23 (integrity) and 54 (limits) lie in a row, 42 (syntax or access) and 3F (no
+/// such schema) in the tables, 58 and XX (the system, damaged data) in a place that the other partitions may do without. All
 /// others pass: connections, conflicts, disks that are full, servers that stop.
-fn judge(of_database: &sqlx::Error) -> Verdict {
-    match of_database {
-        sqlx::Error::Database(error) => match error.code().as_deref().and_then(|code| code.get(..2)) {
-            _ if checkpoint::is(of_database, CHANGED) => Verdict::Poisoned,
-            _ if checkpoint::is(of_database, HOLE) => Verdict::Halted,
-            Some("22" | "23" | "54") => Verdict::Poisoned,
-            Some("3F" | "42" | "58" | "XX") => Verdict::Halted,
-            _ => Verdict::Transient,
+fn judge(error: &sqlx::Error) -> Verdict {
+    match error {
+        sqlx::Error::Database(error) => match error.code().as_deref().unwrap_or_default() {
+            CHANGED => Verdict::Poisoned,
+            HOLE => Verdict::Halted,
+            state => match state.get(..2) {
+                Some("22" | "23" | "54") => Verdict::Poisoned,
+                Some("3F" | "42" | "58" | "XX") => Verdict::Halted,
+                _ => Verdict::Transient,
+            },
         },
         sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => {
             Verdict::Poisoned

@@ -90,9 +90,6 @@ impl<P: Projection> Projector<P> {
         (event, epoch): (Span, Epoch),
         error: &Error,
     ) -> Result<bool, Error> {
-        if self.parking.full(event.partition) {
-            return Err(Error::TooManyParked { partition: event.partition });
-        }
         let told = error.told();
         let of = self.version;
         let mut transaction = connection.begin().await?;
@@ -118,6 +115,9 @@ impl<P: Projection> Projector<P> {
                 Err(error) if error.verdict() != Verdict::Poisoned => return Err(error),
                 Err(_) => again.rollback().await?,
             }
+        }
+        if self.parking.full(event.partition) {
+            return Err(Error::TooManyParked { partition: event.partition });
         }
         let Some(place) = table::park(&mut transaction, of, &event, &told).await? else {
             let (partition, expected_after) = (event.partition, event.after);
