@@ -75,18 +75,6 @@ impl Audit {
     fn new(version: Version) -> Self {
         Self { version, apply: version.sql("SELECT {schema}.apply($1, $2, $3, $4, $5, $6, $7, $8, $9)") }
     }
-
-    async fn write<'a>(
-        &self,
-        connection: &mut PgConnection,
-        moves: Moves,
-        spans: impl Iterator<Item = &'a Span>,
-    ) -> Result<(), Error> {
-        let (partitions, afters, untils) = checkpoint::columns(spans);
-        let statement = moves.bind(&self.apply).bind(partitions).bind(afters).bind(untils);
-        statement.execute(connection).await?;
-        Ok(())
-    }
 }
 
 impl Projection for Audit {
@@ -97,7 +85,10 @@ impl Projection for Audit {
     }
 
     async fn apply(&self, connection: &mut PgConnection, moves: Moves, spans: &[Span]) -> Result<(), Error> {
-        self.write(connection, moves, spans.iter()).await
+        let (partitions, afters, untils) = checkpoint::columns(spans.iter());
+        let statement = moves.bind(&self.apply).bind(partitions).bind(afters).bind(untils);
+        statement.execute(connection).await?;
+        Ok(())
     }
 
     fn count(&self) -> &'static str {
@@ -134,7 +125,7 @@ impl Projection for Audit {
             until: event.position,
         };
         let spans: Vec<Span> = folded.applied().map(span).collect();
-        self.write(transaction, Moves::none(self.version), spans.iter()).await
+        self.apply(transaction, Moves::none(self.version), &spans).await
     }
 
     /// The entry is missing, and nothing goes on from it.
