@@ -373,20 +373,17 @@ pub async fn migrate(
     grant(&mut transaction, "projections", service_role).await?;
     let publisher = (publisher::NAME, publisher::SHAPE);
     for (name, shape) in SCHEMAS.iter().map(|schema| (schema.name, schema.shape)).chain([publisher]) {
-        let made: Vec<(i32, i32)> =
-            // Of one whose schema somebody dropped there is nothing to be made; a rebuild makes another one.
-            sqlx::query_as(
-                "SELECT version, shape FROM projections.versions
-                 WHERE projection = $1 AND (projection = $2 OR to_regnamespace(projection || '_' || version) IS NOT NULL)",
-            )
-                .bind(name)
-                .bind(publisher::NAME)
-                .fetch_all(&mut *transaction)
-                .await?;
+        let made: Vec<(i32, i32, bool)> = sqlx::query_as(
+            "SELECT version, shape, to_regnamespace(projection || '_' || version) IS NOT NULL
+             FROM projections.versions WHERE projection = $1",
+        )
+        .bind(name)
+        .fetch_all(&mut *transaction)
+        .await?;
         let schema = SCHEMAS.into_iter().find(|schema| schema.name == name);
-        // The role may be another one than it was.
-        for &(number, of) in &made {
-            if let Some(schema) = schema {
+        // The role may be another one than it was. A schema that somebody dropped is not made again; a rebuild makes another.
+        for &(number, of, there) in &made {
+            if let Some(schema) = schema.filter(|_| there) {
                 let version = Version { projection: schema.name, number };
                 if of == schema.shape {
                     transaction.execute(version.sql(schema.functions).as_str()).await?;
@@ -394,7 +391,7 @@ pub async fn migrate(
                 grant(&mut transaction, &version.qualifier(), service_role).await?;
             }
         }
-        if made.iter().any(|&(_, of)| of == shape) {
+        if made.iter().any(|&(_, of, _)| of == shape) {
             continue;
         }
         let number = make(&mut transaction, (name, shape), partitions).await?;

@@ -198,4 +198,13 @@ async fn a_database_without_the_functions_of_this_binary_is_not_worked_on_until_
     };
     assert_eq!(test.number(&granted("PUBLIC")).await, 0);
     assert_eq!(test.number(&granted(service.get_username())).await, 4);
+    // A schema that somebody dropped keeps nobody from starting, and can be done away with.
+    test.execute("DROP SCHEMA profiles_1 CASCADE").await;
+    tables::migrate(&of_owner, service.get_username(), PARTITIONS).await.unwrap();
+    tables::check(service).await.unwrap();
+    assert_eq!(
+        test.number("SELECT count(*) FROM projections.versions WHERE projection = 'profiles'").await,
+        1
+    );
+    owner.drop_version(Version { projection: SCHEMA.name, number: 1 }).await.unwrap();
 }
