@@ -1,7 +1,7 @@
 //! Laws of a projection: however the events are cut into batches, and however often they are replayed, the rows are
 //! those of a pure fold.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use proptest::{
     collection::vec,
@@ -17,11 +17,11 @@ use rollcall_projections::{
     schema::Version,
 };
 use sqlx::Connection;
-use tokio::time::{Instant, sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    support::{PATIENCE, Test},
+    leases::until,
+    support::Test,
     users::{TENANT, Users, seats, wishes},
 };
 
@@ -245,11 +245,7 @@ async fn a_row_that_another_session_changes_meanwhile_is_not_written_over() {
         // Until the batch has read the row, and waits to write it.
         let waiting = "SELECT count(*) FROM pg_stat_activity
                        WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%.apply(%'";
-        let deadline = Instant::now() + PATIENCE;
-        while test.number(waiting).await == 0 {
-            assert!(Instant::now() < deadline, "the batch does not wait");
-            sleep(Duration::from_millis(5)).await;
-        }
+        until(&test, waiting, 1).await;
         repair.commit().await.unwrap();
     };
     let (refused, ()) = tokio::join!(waits, repaired);

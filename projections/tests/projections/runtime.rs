@@ -1,7 +1,5 @@
 //! The projector at work: exactly once, and as far as it can.
 
-use std::time::Duration;
-
 use rollcall_event_store::Log;
 use rollcall_projections::{
     audit::Audit,
@@ -10,7 +8,6 @@ use rollcall_projections::{
     projector::{Projection, Projector},
 };
 use sqlx::Connection;
-use tokio::time::{Instant, sleep};
 
 use crate::{
     laws::{assert_folded, rows},
@@ -154,11 +151,7 @@ async fn a_row_that_is_being_repaired_parks_nobody() {
     // The batch has met the row as it was, and waits for the checkpoint.
     let waiting = "SELECT count(*) FROM pg_stat_activity
                    WHERE wait_event_type = 'Lock' AND datname = current_database() AND application_name LIKE 'profiles_1 %'";
-    let deadline = Instant::now() + PATIENCE;
-    while test.number(waiting).await == 0 {
-        assert!(Instant::now() < deadline, "the batch does not wait");
-        sleep(Duration::from_millis(5)).await;
-    }
+    until(&test, waiting, 1).await;
     repair.commit().await.unwrap();
     test.wait(&process.progress).await;
     assert_eq!(test.number("SELECT count(*) FROM projections.parked").await, 0);
