@@ -1,5 +1,6 @@
 -- The log: what happened, in order, for ever. Promises: docs/adr/0001-the-log.md.
--- Foreign keys stay out and every key can begin with a partition, so that the log can be distributed one day.
+-- Foreign keys stay out and every key holds a partition or can do so, so that the log can be distributed one day. Keys of streams
+-- begin with the stream's id: it differs where tenant and type do not, and new ones stand beside each other.
 
 CREATE SCHEMA IF NOT EXISTS log;
 CREATE SCHEMA IF NOT EXISTS vault;
@@ -58,7 +59,7 @@ CREATE TABLE log.events (
     personal       bytea,
     metadata       json              NOT NULL,
     CONSTRAINT events_position PRIMARY KEY (partition, position),
-    CONSTRAINT events_stream UNIQUE (partition, tenant_id, aggregate_type, aggregate_id, sequence)
+    CONSTRAINT events_stream UNIQUE (aggregate_id, tenant_id, aggregate_type, partition, sequence)
 );
 
 -- The heads: a partition's newest event. Nothing else says how far a partition has come, so that nothing can say otherwise,
@@ -110,7 +111,7 @@ CREATE TABLE log.snapshots (
     aggregate_type text COLLATE "C" NOT NULL,
     aggregate_id   text COLLATE "C" NOT NULL,
     sealed         bytea            NOT NULL,
-    PRIMARY KEY (partition, tenant_id, aggregate_type, aggregate_id)
+    PRIMARY KEY (aggregate_id, tenant_id, aggregate_type, partition)
 );
 
 -- Generations of the master key. The key itself is never stored; `proof` is an HMAC made with it, so that a start
@@ -155,6 +156,9 @@ CREATE TABLE vault.tombstones (
 -- the log free of holes. What is read after it is read by a statement of its own, which sees all that those who held it before
 -- have committed, in READ COMMITTED, which every session sets.
 --
+-- Claims and keys are looked for only where that is asked for: nearly always nothing is found. Otherwise one that is there is met by
+-- its unique index, nothing of the batch is stored, and the batch is to be sent again, looking.
+--
 -- Appends are numbered from 1 and sorted by partition, and the other lists name them by number. `heads` are the partitions
 -- that get events; `ranks` number the events in each.
 --
@@ -162,7 +166,7 @@ CREATE TABLE vault.tombstones (
 -- for one page, walks over the whole index for ever. Subscripts, not unnest, which copies each list before anything is done;
 -- a list that is a parameter here has its members found.
 CREATE FUNCTION log.append(
-    of_log uuid, claims_generation integer,
+    of_log uuid, claims_generation integer, looking boolean,
     partitions integer[], tenants text[], types text[], ids text[],
     probed integer[], versions bigint[],
     taking integer[], digests_taken bytea[],
@@ -192,7 +196,7 @@ BEGIN
 
     -- Each look sees what was committed before it, and what is found later counts for more: a claim that the stream itself took
     -- meanwhile is a conflict, and what the same command did meanwhile is a used key.
-    IF cardinality(taking) > 0 THEN
+    IF looking AND cardinality(taking) > 0 THEN
         found_now := ARRAY(
             SELECT n FROM generate_series(1, cardinality(taking)) AS n
             WHERE (SELECT true FROM log.claims c WHERE c.digest = digests_taken[n] LIMIT 1));
@@ -215,7 +219,7 @@ BEGIN
             RETURN QUERY SELECT 1::smallint, n::bigint, NULL::bigint, NULL::timestamptz FROM unnest(found_now) AS n;
         END IF;
     END IF;
-    IF cardinality(recording) > 0 THEN
+    IF (looking OR cardinality(refused) > 0) AND cardinality(recording) > 0 THEN
         found_now := ARRAY(
             SELECT recording[n] FROM generate_series(1, cardinality(recording)) AS n
             WHERE (SELECT true FROM log.commands c WHERE c.key = keys[n] LIMIT 1));

@@ -18,7 +18,7 @@ use crate::{
 /// Parameters stand as the function names them (migrations/0001_log.sql).
 const STATEMENT: &str = "SELECT verdict, number, base, first_at FROM log.append(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26,
-    $27, $28, $29, $30)";
+    $27, $28, $29, $30, $31)";
 
 /// The number by which the statement knows an append: from 1, as SQL counts.
 type Number = i32;
@@ -53,7 +53,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(appends: &[&'a Pending], probe_all: bool) -> Self {
+    fn of(appends: &[&'a Pending], looking: bool) -> Self {
         let mut columns = Self::default();
         let mut rank = 0;
         for (number, pending) in (1..).zip(appends) {
@@ -64,7 +64,7 @@ impl<'a> Columns<'a> {
             columns.aggregate_type.push(&append.stream.aggregate_type);
             columns.aggregate_id.push(&append.stream.aggregate_id);
             if !append.events.is_empty() {
-                if probe_all || append.expected != Expected::Fresh {
+                if looking || append.expected != Expected::Fresh {
                     columns.probe.push((number, signed(append.expected.version())));
                 }
                 if columns.heads.last() != Some(&partition) {
@@ -112,18 +112,20 @@ fn column<'r, R, T>(rows: &'r [R], part: impl Fn(&'r R) -> T) -> Vec<T> {
     rows.iter().map(part).collect()
 }
 
-/// One round trip, one transaction. Appends must be sorted by partition.
+/// One round trip, one transaction. Appends must be sorted by partition. Where it is not `looking` for what is there already, a
+/// claim that is taken, a key that was used and a stream that only seemed new are a unique violation.
 pub(super) async fn run(
     connection: &mut PgConnection,
     appends: &[&Pending],
-    probe_all: bool,
+    looking: bool,
     generation: i32,
     log_id: Uuid,
 ) -> Result<Vec<Result<Appended, Error>>, sqlx::Error> {
-    let c = Columns::of(appends, probe_all);
+    let c = Columns::of(appends, looking);
     let rows = sqlx::query(STATEMENT)
         .bind(log_id)
         .bind(generation)
+        .bind(looking)
         .bind(&c.partition)
         .bind(&c.tenant)
         .bind(&c.aggregate_type)

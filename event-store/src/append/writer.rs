@@ -25,12 +25,17 @@ use crate::{
 const LOST_FOR_MAX: Duration = Duration::from_secs(10);
 /// How often a batch is run again after a race with another process.
 const RACES_MAX: u32 = 16;
+/// After a claim that was taken or a key that was used, so many batches are looked through before they are stored: who repeats
+/// himself does so more than once, and a batch that meets an index is run twice.
+const LOOKED_THROUGH: u32 = 64;
 
 pub(super) struct Writer {
     options: PgConnectOptions,
     connection: Option<PgConnection>,
     stored: Stored,
     batch_appends_max: usize,
+    /// Batches from now on that are looked through first.
+    looking_for: u32,
     /// Since when there has been no answer: batches that come later do not wait anew.
     lost_since: Option<Instant>,
 }
@@ -38,7 +43,7 @@ pub(super) struct Writer {
 impl Writer {
     pub fn new(service: &PgConnectOptions, stored: Stored, batch_appends_max: usize) -> Self {
         let options = keyed_session(service, "rollcall-append");
-        Self { options, connection: None, stored, batch_appends_max, lost_since: None }
+        Self { options, connection: None, stored, batch_appends_max, looking_for: 0, lost_since: None }
     }
 
     pub async fn run(mut self, mut pending: mpsc::Receiver<Pending>, shutdown: CancellationToken) {
@@ -68,7 +73,10 @@ impl Writer {
             metrics::histogram!("rollcall_append_batch_appends").record(batch.leaders.len() as f64);
             let started = Instant::now();
             let work = Work::begin(|| "event_store.log.append".into());
-            let outcomes = self.store(&batch.leaders, Attempt::default()).await;
+            let outcomes = self.store(&batch.leaders, Attempt::new(self.looking_for > 0)).await;
+            let met =
+                outcomes.iter().any(|outcome| matches!(outcome, Err(Error::ClaimTaken(_) | Error::KeyUsed)));
+            self.looking_for = if met { LOOKED_THROUGH } else { self.looking_for.saturating_sub(1) };
             metrics::histogram!("rollcall_append_batch_seconds").record(started.elapsed().as_secs_f64());
             if outcomes.iter().any(|outcome| !matches!(outcome, Err(Error::Unknown | Error::Unreachable))) {
                 self.lost_since = None;
@@ -152,7 +160,7 @@ impl Writer {
         }
         let generation = self.stored.keys.digest_generation();
         let log_id = self.stored.heads.log_id();
-        match bounded(statement::run(connection, appends, attempt.probe_all, generation, log_id)).await {
+        match bounded(statement::run(connection, appends, attempt.looking, generation, log_id)).await {
             Ok(judged) => {
                 let mut judged: Vec<_> = judged.into_iter().map(Some).collect();
                 if attempt.sent && judged.iter().any(|outcome| matches!(outcome, Some(Err(_)))) {
@@ -173,7 +181,8 @@ impl Writer {
                 Ok(judged)
             }
             Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
-                // unique_violation, serialization_failure, deadlock_detected: another process was there in between.
+                // unique_violation, serialization_failure, deadlock_detected: it is there already, or another process was
+                // there in between.
                 Some("23505" | "40001" | "40P01") => Err(attempt.raced()),
                 // Rolled back for want of something that may come back: resources (53…, a full disk among them), a lock,
                 // time, or a primary (25006: this server has become a standby).
@@ -209,7 +218,7 @@ impl Writer {
             tracing::warn!(%error, "the connection to PostgreSQL was lost; trying again");
         }
         attempt.sent |= sent && cfg!(not(rollcall_break = "lost-answers"));
-        attempt.probe_all |= sent;
+        attempt.looking |= sent;
         let lost_since = *self.lost_since.get_or_insert_with(Instant::now);
         if lost_since.elapsed() > LOST_FOR_MAX {
             return Failure::All(if attempt.sent { Error::Unknown } else { Error::Unreachable });
@@ -305,12 +314,11 @@ fn trace(work: &Work, appends: &[Pending], outcomes: &[Result<Appended, Error>])
 }
 
 /// What a batch has been through.
-#[derive(Default)]
 struct Attempt {
     /// The statement may have been stored without an answer.
     sent: bool,
-    /// A race was lost: every append's version is probed from now on.
-    probe_all: bool,
+    /// What is there already is looked for before anything is stored.
+    looking: bool,
     races: u32,
 }
 
@@ -323,14 +331,18 @@ enum Failure {
 }
 
 impl Attempt {
+    fn new(looking: bool) -> Self {
+        Self { sent: false, looking, races: 0 }
+    }
+
     fn raced(&mut self) -> Failure {
-        self.probe_all = true;
+        self.looking = true;
         self.races += 1;
         if self.races > RACES_MAX { Failure::Races } else { Failure::Again }
     }
 
     /// What an append of the batch knows that is tried alone from now on.
     fn alone(&self) -> Self {
-        Self { sent: self.sent, probe_all: self.probe_all, races: 0 }
+        Self { sent: self.sent, looking: self.looking, races: 0 }
     }
 }

@@ -5,7 +5,7 @@ use rollcall_event_store::{
     commands::{self, Replay},
 };
 
-use crate::support::{TENANT, Test, digest, stream, take, wish};
+use crate::support::{TENANT, Test, Wish, digest, stream, take, wish};
 
 #[tokio::test]
 async fn a_key_gives_back_what_was_answered() {
@@ -48,14 +48,19 @@ async fn a_used_key_beats_a_conflict_and_a_taken_claim() {
         .append(&test.log)
         .await
         .unwrap();
-    for again in [
-        wish(stream("ada"), Expected::Fresh, 1).claims([take("email")]),
-        wish(stream("ada"), Expected::Version(0), 1),
-        wish(stream("eve"), Expected::Fresh, 1).claims([take("email")]),
-        wish(stream("ada"), Expected::Version(1), 0),
-    ] {
-        let outcome = again.key("key").append(&test.log).await;
-        assert!(matches!(outcome, Err(Error::KeyUsed)), "{outcome:?}");
+    let again: [fn() -> Wish; 4] = [
+        || wish(stream("ada"), Expected::Fresh, 1).claims([take("email")]),
+        || wish(stream("ada"), Expected::Version(0), 1),
+        || wish(stream("eve"), Expected::Fresh, 1).claims([take("email")]),
+        || wish(stream("ada"), Expected::Version(1), 0),
+    ];
+    for again in again {
+        // A process looks for keys first only once it has met one.
+        let log = test.another_log().await;
+        for met_before in [false, true] {
+            let outcome = again().key("key").append(&log).await;
+            assert!(matches!(outcome, Err(Error::KeyUsed)), "{outcome:?}, met before: {met_before}");
+        }
     }
     assert_eq!(test.number("SELECT count(*) FROM log.events").await, 1);
 }

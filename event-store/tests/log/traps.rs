@@ -10,6 +10,7 @@ use rollcall_event_store::{
 };
 use sqlx::{Connection, PgConnection, Row};
 use tokio::sync::Barrier;
+use uuid::Uuid;
 
 use crate::support::{PATIENCE, Test, Wish, digest, release, stream, stream_in, take, wish};
 
@@ -62,10 +63,56 @@ async fn until_a_writer_waits(connection: &mut PgConnection) {
     tokio::time::timeout(PATIENCE, wait).await.unwrap();
 }
 
+/// Has a log of one writer meet a taken claim, so that its next batches are looked through before they are stored.
+async fn made_to_look(log: &Log) {
+    for late in [false, true] {
+        let wish = wish(stream(&Uuid::now_v7().to_string()), Expected::Fresh, 1);
+        let outcome = wish.claims([take("wanted by many")]).append(log).await;
+        assert!(matches!(outcome, Ok(_) | Err(Error::ClaimTaken(_))), "{outcome:?}");
+        assert!(outcome.is_err() || !late);
+    }
+}
+
+#[tokio::test]
+async fn batches_are_looked_through_after_one_that_met_what_was_there() {
+    let test = Test::of_one_writer().await;
+    let of = |name: &str| wish(stream(name), Expected::Fresh, 1);
+    let claim = |name: &'static str, value: &'static str| of(name).claims([take(value)]).append(&test.log);
+    claim("first", "email").await.unwrap();
+    // What is stored and taken back leaves a row behind that nobody sees, and the next one stands after it.
+    let mut place = 1;
+    for (refusals, left_behind) in [(1, 1), (3, 0), (1, 0)] {
+        for _ in 0..refusals {
+            let refused = claim("late", "email").await;
+            assert!(matches!(refused, Err(Error::ClaimTaken(_))), "{refused:?}");
+        }
+        let value = format!("after {place}");
+        of(&value).claims([take(&value)]).append(&test.log).await.unwrap();
+        place += left_behind + 1;
+        let stands = format!(
+            "SELECT (ctid::text::point)[1]::int8 FROM log.claims WHERE digest = '\\x{}'",
+            hex::encode(digest(&value))
+        );
+        assert_eq!(test.number(&stands).await, place);
+    }
+    for batch in 0..64 {
+        of(&format!("quiet {batch}")).append(&test.log).await.unwrap();
+    }
+    let refused = claim("late", "email").await;
+    assert!(matches!(refused, Err(Error::ClaimTaken(_))), "{refused:?}");
+    claim("last", "phone").await.unwrap();
+    let stands = format!(
+        "SELECT (ctid::text::point)[1]::int8 FROM log.claims WHERE digest = '\\x{}'",
+        hex::encode(digest("phone"))
+    );
+    assert_eq!(test.number(&stands).await, place + 2, "after many quiet batches nothing is looked for");
+}
+
 #[tokio::test]
 async fn a_claim_that_the_stream_took_meanwhile_is_a_conflict() {
     let test = Test::of_one_writer().await;
     wish(stream_in(5, "ada"), Expected::Fresh, 1).append(&test.log).await.unwrap();
+    made_to_look(&test.log).await;
     let mut rival = test.superuser().await;
     let mut transaction = rival.begin().await.unwrap();
     sqlx::query("LOCK TABLE log.claims IN ACCESS EXCLUSIVE MODE").execute(&mut *transaction).await.unwrap();
@@ -73,10 +120,12 @@ async fn a_claim_that_the_stream_took_meanwhile_is_a_conflict() {
     let meanwhile = async {
         until_a_writer_waits(&mut test.superuser().await).await;
         let taken = format!(
-            "INSERT INTO log.claims SELECT '\\x{}', 1, tenant_id, aggregate_type, aggregate_id FROM log.events;
-             INSERT INTO log.events SELECT position + 1, sequence + 1, recorded_at + interval '1 us', gen_random_uuid(),
+            "INSERT INTO log.claims SELECT '\\x{}', 1, tenant_id, aggregate_type, aggregate_id FROM log.events
+                 WHERE aggregate_id LIKE 'ada%';
+             INSERT INTO log.events SELECT
+                 (SELECT max(l.position) + 1 FROM log.events l WHERE l.partition = 5), sequence + 1, recorded_at + interval '1 us', gen_random_uuid(),
                  partition, tenant_id, aggregate_type, aggregate_id, event_type, event_version, payload, personal, metadata
-             FROM log.events",
+             FROM log.events WHERE aggregate_id LIKE 'ada%'",
             hex::encode(digest("hers"))
         );
         sqlx::raw_sql(&taken).execute(&mut *transaction).await.unwrap();
@@ -101,7 +150,7 @@ async fn events_that_are_ranked_with_a_hole_are_refused() {
     ] {
         let appends = if partitions == "{3}" { "{1,1}" } else { "{1,2}" };
         let refused = sqlx::query(
-            "SELECT log.append((SELECT log_id FROM log.meta), 1, $1::text::int4[], '{acme,acme}', '{user,user}', '{a,b}',
+            "SELECT log.append((SELECT log_id FROM log.meta), 1, true, $1::text::int4[], '{acme,acme}', '{user,user}', '{a,b}',
                  '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', $1::text::int4[],
                  $2::text::int4[], $3::text::int8[], '{1,2}', ARRAY[gen_random_uuid(), gen_random_uuid()],
                  '{Happened,Happened}', '{1,1}', ARRAY['{}', '{}'], ARRAY[NULL, NULL]::bytea[], ARRAY['{}', '{}'])",
@@ -290,10 +339,13 @@ async fn a_large_log_is_only_looked_up_in_never_scanned() {
     }
 }
 
-/// 1,350 appends in batches of one, of some and of many.
+/// 1,350 appends in batches of one, of some and of many, most of them looked through before they are stored.
 async fn batches_of_every_kind(log: &Log) {
     let mut next = 0;
     for size in [1; 250].into_iter().chain([5, 15, 80, 500, 500]) {
+        if next % 80 == 0 {
+            made_to_look(log).await;
+        }
         let wishes: Vec<_> = (next..next + size)
             .map(|n| {
                 let name = format!("new-{n}");
@@ -353,10 +405,11 @@ async fn looked_up(test: Test, table: &str) -> [i64; 2] {
 #[tokio::test]
 async fn claims_and_records_are_looked_up_also_where_they_were_vacuumed_before_there_were_any() {
     for table in ["claims", "commands"] {
-        let test = Test::new().await;
+        let test = Test::of_one_writer().await;
         // From now on the planner takes it for one page.
         test.execute(&format!("VACUUM ANALYZE log.{table}")).await;
         for batch in 0..6 {
+            made_to_look(&test.log).await;
             let wish = |n| {
                 let name = format!("{batch} {n}");
                 wish(stream(&name), Expected::Fresh, 1).claims([take(&name)]).key(&name).append(&test.log)
