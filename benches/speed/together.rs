@@ -46,8 +46,6 @@ pub async fn create(world: &mut World, up: &Rollcall, report: &mut Report) -> f6
 /// From a command's answer to what others see of it, at half of the highest rate.
 pub async fn lag(world: &mut World, up: &Rollcall, highest: f64, report: &mut Report) {
     let (mut readable, mut received) = (Vec::new(), Vec::new());
-    // What the highest rate left behind is not half load's.
-    world.caught_up().await;
     for _ in 0..rounds() {
         let subscriber = Subscriber::start(&up.ready.nats).await;
         let lag = load::readable_after(&up.ready.http, highest / 2.0, seconds()).await;

@@ -38,12 +38,16 @@ pub struct Options {
     pub queue_appends_max: usize,
     /// Appends that one statement stores at most.
     pub batch_appends_max: usize,
+    /// Batches of a writer that are looked through before they are stored, after one that met a taken claim or a used key.
+    pub batches_looked_through: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // With two, one batch is made while the other is flushed to the disk: a tenth more over 256 connections.
-        Self { writers: 2, queue_appends_max: 8_192, batch_appends_max: 512 }
+        // Who repeats himself does so more than once, and a batch that meets what it did not look for is run twice: at the
+        // worst one in 65.
+        Self { writers: 2, queue_appends_max: 8_192, batch_appends_max: 512, batches_looked_through: 64 }
     }
 }
 
@@ -211,7 +215,7 @@ pub(crate) fn start(
     let writers = options.writers.clamp(1, partitions);
     let queues = (0..writers).map(|_| {
         let (queue, pending) = mpsc::channel(options.queue_appends_max.div_ceil(usize::from(writers)));
-        let writer = writer::Writer::new(service, stored.clone(), options.batch_appends_max);
+        let writer = writer::Writer::new(service, stored.clone(), options.clone());
         spawn_vital(tasks, failed, "append", writer.run(pending, shutdown.clone()));
         queue
     });

@@ -1,8 +1,9 @@
 //! Collects appends into what one statement can judge.
 //!
-//! What is refused is found before anything is stored, so at most one append for each stream, claim and idempotency key can
-//! stand in a statement. A twin (a second append for a claim or key) is settled here, by what becomes of the first: a hot value
-//! costs one place in the statement, and does not take over the queue. What cannot be settled waits for the next batch.
+//! Of two appends for one stream, claim or idempotency key in a statement the second would meet what the first stores,
+//! however often it is run: so at most one of them stands in it. A twin (a second append for a claim or key) is settled
+//! here, by what becomes of the first: a hot value costs one place in the statement, and does not take over the queue. What
+//! cannot be settled waits for the next batch.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

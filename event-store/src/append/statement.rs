@@ -20,6 +20,17 @@ const STATEMENT: &str = "SELECT verdict, number, base, first_at FROM log.append(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26,
     $27, $28, $29, $30, $31)";
 
+/// What is looked for before anything is stored. What is there already and was not looked for is a unique violation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Look {
+    /// Other versions of streams that were read.
+    Versions,
+    /// Taken claims and used keys too.
+    Taken,
+    /// Streams that should be new as well.
+    All,
+}
+
 /// The number by which the statement knows an append: from 1, as SQL counts.
 type Number = i32;
 
@@ -53,7 +64,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(appends: &[&'a Pending], looking: bool) -> Self {
+    fn of(appends: &[&'a Pending], look: Look) -> Self {
         let mut columns = Self::default();
         let mut rank = 0;
         for (number, pending) in (1..).zip(appends) {
@@ -64,7 +75,7 @@ impl<'a> Columns<'a> {
             columns.aggregate_type.push(&append.stream.aggregate_type);
             columns.aggregate_id.push(&append.stream.aggregate_id);
             if !append.events.is_empty() {
-                if looking || append.expected != Expected::Fresh {
+                if look == Look::All || append.expected != Expected::Fresh {
                     columns.probe.push((number, signed(append.expected.version())));
                 }
                 if columns.heads.last() != Some(&partition) {
@@ -112,20 +123,19 @@ fn column<'r, R, T>(rows: &'r [R], part: impl Fn(&'r R) -> T) -> Vec<T> {
     rows.iter().map(part).collect()
 }
 
-/// One round trip, one transaction. Appends must be sorted by partition. Where it is not `looking` for what is there already, a
-/// claim that is taken, a key that was used and a stream that only seemed new are a unique violation.
+/// One round trip, one transaction. Appends must be sorted by partition.
 pub(super) async fn run(
     connection: &mut PgConnection,
     appends: &[&Pending],
-    looking: bool,
+    look: Look,
     generation: i32,
     log_id: Uuid,
 ) -> Result<Vec<Result<Appended, Error>>, sqlx::Error> {
-    let c = Columns::of(appends, looking);
+    let c = Columns::of(appends, look);
     let rows = sqlx::query(STATEMENT)
         .bind(log_id)
         .bind(generation)
-        .bind(looking)
+        .bind(look >= Look::Taken)
         .bind(&c.partition)
         .bind(&c.tenant)
         .bind(&c.aggregate_type)

@@ -11,7 +11,12 @@ use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Append, Appended, Error, Pending, Stored, batch::Batch, outcome, statement};
+use super::{
+    Append, Appended, Error, Options, Pending, Stored,
+    batch::Batch,
+    outcome,
+    statement::{self, Look},
+};
 use crate::{
     Recorded, bounded, connect,
     hints::Topic,
@@ -25,15 +30,12 @@ use crate::{
 const LOST_FOR_MAX: Duration = Duration::from_secs(10);
 /// How often a batch is run again after a race with another process.
 const RACES_MAX: u32 = 16;
-/// After a claim that was taken or a key that was used, so many batches are looked through before they are stored: who repeats
-/// himself does so more than once, and a batch that meets an index is run twice.
-const LOOKED_THROUGH: u32 = 64;
 
 pub(super) struct Writer {
     options: PgConnectOptions,
     connection: Option<PgConnection>,
     stored: Stored,
-    batch_appends_max: usize,
+    limits: Options,
     /// Batches from now on that are looked through first.
     looking_for: u32,
     /// Since when there has been no answer: batches that come later do not wait anew.
@@ -41,19 +43,19 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn new(service: &PgConnectOptions, stored: Stored, batch_appends_max: usize) -> Self {
+    pub fn new(service: &PgConnectOptions, stored: Stored, limits: Options) -> Self {
         let options = keyed_session(service, "rollcall-append");
-        Self { options, connection: None, stored, batch_appends_max, looking_for: 0, lost_since: None }
+        Self { options, connection: None, stored, limits, looking_for: 0, lost_since: None }
     }
 
     pub async fn run(mut self, mut pending: mpsc::Receiver<Pending>, shutdown: CancellationToken) {
         let mut queue = VecDeque::new();
-        let mut received = Vec::with_capacity(self.batch_appends_max);
+        let mut received = Vec::with_capacity(self.limits.batch_appends_max);
         loop {
             if queue.is_empty() {
                 tokio::select! {
                     biased;
-                    count = pending.recv_many(&mut received, self.batch_appends_max) => {
+                    count = pending.recv_many(&mut received, self.limits.batch_appends_max) => {
                         if count == 0 {
                             return;
                         }
@@ -62,7 +64,7 @@ impl Writer {
                     () = shutdown.cancelled() => return,
                 }
             } else {
-                while queue.len() + received.len() < self.batch_appends_max
+                while queue.len() + received.len() < self.limits.batch_appends_max
                     && let Ok(next) = pending.try_recv()
                 {
                     received.push(next);
@@ -73,10 +75,12 @@ impl Writer {
             metrics::histogram!("rollcall_append_batch_appends").record(batch.leaders.len() as f64);
             let started = Instant::now();
             let work = Work::begin(|| "event_store.log.append".into());
-            let outcomes = self.store(&batch.leaders, Attempt::new(self.looking_for > 0)).await;
+            let look = if self.looking_for > 0 { Look::Taken } else { Look::Versions };
+            let outcomes = self.store(&batch.leaders, Attempt::new(look)).await;
             let met =
                 outcomes.iter().any(|outcome| matches!(outcome, Err(Error::ClaimTaken(_) | Error::KeyUsed)));
-            self.looking_for = if met { LOOKED_THROUGH } else { self.looking_for.saturating_sub(1) };
+            self.looking_for =
+                if met { self.limits.batches_looked_through } else { self.looking_for.saturating_sub(1) };
             metrics::histogram!("rollcall_append_batch_seconds").record(started.elapsed().as_secs_f64());
             if outcomes.iter().any(|outcome| !matches!(outcome, Err(Error::Unknown | Error::Unreachable))) {
                 self.lost_since = None;
@@ -160,7 +164,7 @@ impl Writer {
         }
         let generation = self.stored.keys.digest_generation();
         let log_id = self.stored.heads.log_id();
-        match bounded(statement::run(connection, appends, attempt.looking, generation, log_id)).await {
+        match bounded(statement::run(connection, appends, attempt.look, generation, log_id)).await {
             Ok(judged) => {
                 let mut judged: Vec<_> = judged.into_iter().map(Some).collect();
                 if attempt.sent && judged.iter().any(|outcome| matches!(outcome, Some(Err(_)))) {
@@ -183,7 +187,7 @@ impl Writer {
             Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
                 // unique_violation, serialization_failure, deadlock_detected: it is there already, or another process was
                 // there in between.
-                Some("23505" | "40001" | "40P01") => Err(attempt.raced()),
+                Some("23505" | "40001" | "40P01") => Err(attempt.met()),
                 // Rolled back for want of something that may come back: resources (53…, a full disk among them), a lock,
                 // time, or a primary (25006: this server has become a standby).
                 Some(code) if code.starts_with("53") || ["55P03", "57014", "25006"].contains(&code) => {
@@ -218,7 +222,7 @@ impl Writer {
             tracing::warn!(%error, "the connection to PostgreSQL was lost; trying again");
         }
         attempt.sent |= sent && cfg!(not(rollcall_break = "lost-answers"));
-        attempt.looking |= sent;
+        attempt.look = Look::All;
         let lost_since = *self.lost_since.get_or_insert_with(Instant::now);
         if lost_since.elapsed() > LOST_FOR_MAX {
             return Failure::All(if attempt.sent { Error::Unknown } else { Error::Unreachable });
@@ -317,8 +321,8 @@ fn trace(work: &Work, appends: &[Pending], outcomes: &[Result<Appended, Error>])
 struct Attempt {
     /// The statement may have been stored without an answer.
     sent: bool,
-    /// What is there already is looked for before anything is stored.
-    looking: bool,
+    look: Look,
+    /// Violations although everything had been looked for.
     races: u32,
 }
 
@@ -331,18 +335,19 @@ enum Failure {
 }
 
 impl Attempt {
-    fn new(looking: bool) -> Self {
-        Self { sent: false, looking, races: 0 }
+    fn new(look: Look) -> Self {
+        Self { sent: false, look, races: 0 }
     }
 
-    fn raced(&mut self) -> Failure {
-        self.looking = true;
-        self.races += 1;
+    /// Something was there already: from now on everything is looked for.
+    fn met(&mut self) -> Failure {
+        self.races += u32::from(self.look == Look::All);
+        self.look = Look::All;
         if self.races > RACES_MAX { Failure::Races } else { Failure::Again }
     }
 
     /// What an append of the batch knows that is tried alone from now on.
     fn alone(&self) -> Self {
-        Self { sent: self.sent, looking: self.looking, races: 0 }
+        Self { sent: self.sent, look: Look::All, races: 0 }
     }
 }

@@ -1,11 +1,12 @@
 //! Idempotency keys: one command for each, and the same answer for whoever asks again.
 
 use rollcall_event_store::{
+    Options,
     append::{Error, Expected},
     commands::{self, Replay},
 };
 
-use crate::support::{TENANT, Test, Wish, digest, stream, take, wish};
+use crate::support::{TENANT, Test, Wish, digest, looking_after, stream, take, wish};
 
 #[tokio::test]
 async fn a_key_gives_back_what_was_answered() {
@@ -67,8 +68,14 @@ async fn a_used_key_beats_a_conflict_and_a_taken_claim() {
 
 #[tokio::test]
 async fn of_two_processes_that_use_a_key_at_once_one_stores() {
-    let test = Test::new().await;
-    let other = test.another_log().await;
+    for batches_looked_through in [0, 64] {
+        two_processes_use_a_key_at_once(looking_after(batches_looked_through)).await;
+    }
+}
+
+async fn two_processes_use_a_key_at_once(options: Options) {
+    let test = Test::with(options.clone()).await;
+    let other = test.another_log_with(options).await;
     for round in 0..40 {
         let key = format!("key {round}");
         // With events and without: the record alone must do.

@@ -88,7 +88,12 @@ impl Process {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let provisioned = test.provisioned.clone();
         let options = Options {
-            append: append::Options { writers: WRITERS, ..append::Options::default() },
+            // So that there are batches that are looked through and batches that are not.
+            append: append::Options {
+                writers: WRITERS,
+                batches_looked_through: 2,
+                ..append::Options::default()
+            },
             ..Options::default()
         };
         let log = runtime.spawn(async move { Log::open(&provisioned, options).await.unwrap() });

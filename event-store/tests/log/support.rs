@@ -41,6 +41,17 @@ pub async fn migrate(owner: &str) -> Result<Provisioned, migrate::Error> {
     migrate::migrate(owner, migrate::Options::default(), &Source(Some([7; 32]))).await
 }
 
+pub fn of_one_writer() -> Options {
+    let append = append::Options { writers: 1, ..append::Options::default() };
+    Options { append, ..Options::default() }
+}
+
+/// A log whose batches are never looked through before they are stored, or are so after one that met something.
+pub fn looking_after(batches_looked_through: u32) -> Options {
+    let append = append::Options { batches_looked_through, ..append::Options::default() };
+    Options { append, ..Options::default() }
+}
+
 /// A migrated database with a log open on it.
 pub struct Test {
     pub owner: String,
@@ -55,8 +66,7 @@ impl Test {
 
     /// One whose appends that wait together are stored together.
     pub async fn of_one_writer() -> Self {
-        let append = append::Options { writers: 1, ..append::Options::default() };
-        Self::with(Options { append, ..Options::default() }).await
+        Self::with(of_one_writer()).await
     }
 
     pub async fn with(options: Options) -> Self {
@@ -68,7 +78,11 @@ impl Test {
 
     /// Another handle on the same database, as another process has it.
     pub async fn another_log(&self) -> Log {
-        Log::open(&self.provisioned, Options::default()).await.unwrap()
+        self.another_log_with(Options::default()).await
+    }
+
+    pub async fn another_log_with(&self, options: Options) -> Log {
+        Log::open(&self.provisioned, options).await.unwrap()
     }
 
     /// A handle that has keys of its own, none of them cached.

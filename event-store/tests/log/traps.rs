@@ -12,7 +12,9 @@ use sqlx::{Connection, PgConnection, Row};
 use tokio::sync::Barrier;
 use uuid::Uuid;
 
-use crate::support::{PATIENCE, Test, Wish, digest, release, stream, stream_in, take, wish};
+use crate::support::{
+    PATIENCE, Test, Wish, digest, looking_after, of_one_writer, release, stream, stream_in, take, wish,
+};
 
 #[tokio::test]
 async fn a_stale_version_is_refused_alone_and_among_others() {
@@ -73,60 +75,78 @@ async fn made_to_look(log: &Log) {
     }
 }
 
+/// How many claims a refused append left behind: what is stored and taken back leaves a row that nobody sees.
+async fn left_behind(test: &Test, refused: Wish) -> i64 {
+    let mut places = Vec::new();
+    for refused in [None, Some(refused)] {
+        if let Some(refused) = refused {
+            let outcome = refused.append(&test.log).await;
+            assert!(matches!(outcome, Err(Error::ClaimTaken(_) | Error::KeyUsed)), "{outcome:?}");
+        }
+        // As long as a digest.
+        let next = format!("{:016x}", Uuid::now_v7().as_u64_pair().1);
+        wish(stream(&next), Expected::Fresh, 1).claims([take(&next)]).append(&test.log).await.unwrap();
+        let place = "SELECT (ctid::text::point)[1]::int8 FROM log.claims WHERE aggregate_id =";
+        places.push(test.number(&format!("{place} '{next}'")).await);
+    }
+    places[1] - places[0] - 1
+}
+
 #[tokio::test]
 async fn batches_are_looked_through_after_one_that_met_what_was_there() {
     let test = Test::of_one_writer().await;
-    let of = |name: &str| wish(stream(name), Expected::Fresh, 1);
-    let claim = |name: &'static str, value: &'static str| of(name).claims([take(value)]).append(&test.log);
-    claim("first", "email").await.unwrap();
-    // What is stored and taken back leaves a row behind that nobody sees, and the next one stands after it.
-    let mut place = 1;
-    for (refusals, left_behind) in [(1, 1), (3, 0), (1, 0)] {
-        for _ in 0..refusals {
-            let refused = claim("late", "email").await;
-            assert!(matches!(refused, Err(Error::ClaimTaken(_))), "{refused:?}");
+    wish(stream("first"), Expected::Fresh, 1)
+        .claims([take("email")])
+        .key("key")
+        .append(&test.log)
+        .await
+        .unwrap();
+    let late = || wish(stream("late"), Expected::Fresh, 1).claims([take("phone")]);
+    let wants_the_claim = || late().claims([take("email")]);
+    let repeats_the_key = || late().key("key");
+    assert_eq!(left_behind(&test, wants_the_claim()).await, 1, "what is rare is not looked for");
+    assert_eq!(left_behind(&test, wants_the_claim()).await, 0);
+    assert_eq!(left_behind(&test, repeats_the_key()).await, 0);
+    let quiet = async |batches| {
+        for _ in 0..batches {
+            let stream = stream(&Uuid::now_v7().to_string());
+            wish(stream, Expected::Fresh, 1).append(&test.log).await.unwrap();
         }
-        let value = format!("after {place}");
-        of(&value).claims([take(&value)]).append(&test.log).await.unwrap();
-        place += left_behind + 1;
-        let stands = format!(
-            "SELECT (ctid::text::point)[1]::int8 FROM log.claims WHERE digest = '\\x{}'",
-            hex::encode(digest(&value))
-        );
-        assert_eq!(test.number(&stands).await, place);
-    }
-    for batch in 0..64 {
-        of(&format!("quiet {batch}")).append(&test.log).await.unwrap();
-    }
-    let refused = claim("late", "email").await;
-    assert!(matches!(refused, Err(Error::ClaimTaken(_))), "{refused:?}");
-    claim("last", "phone").await.unwrap();
-    let stands = format!(
-        "SELECT (ctid::text::point)[1]::int8 FROM log.claims WHERE digest = '\\x{}'",
-        hex::encode(digest("phone"))
-    );
-    assert_eq!(test.number(&stands).await, place + 2, "after many quiet batches nothing is looked for");
+    };
+    // Beside these there is one before each refusal, and one after it.
+    quiet(61).await;
+    assert_eq!(left_behind(&test, repeats_the_key()).await, 0, "for 64 batches they are");
+    quiet(62).await;
+    assert_eq!(left_behind(&test, repeats_the_key()).await, 1, "and then no more");
+    assert_eq!(left_behind(&test, repeats_the_key()).await, 0);
 }
 
 #[tokio::test]
 async fn a_claim_that_the_stream_took_meanwhile_is_a_conflict() {
     let test = Test::of_one_writer().await;
-    wish(stream_in(5, "ada"), Expected::Fresh, 1).append(&test.log).await.unwrap();
+    the_stream_takes_a_claim_meanwhile(&test, "ada").await;
     made_to_look(&test.log).await;
+    the_stream_takes_a_claim_meanwhile(&test, "eve").await;
+}
+
+async fn the_stream_takes_a_claim_meanwhile(test: &Test, name: &str) {
+    let (stream, value) = (|| stream_in(5, name), format!("{name}'s"));
+    wish(stream(), Expected::Fresh, 1).append(&test.log).await.unwrap();
     let mut rival = test.superuser().await;
     let mut transaction = rival.begin().await.unwrap();
     sqlx::query("LOCK TABLE log.claims IN ACCESS EXCLUSIVE MODE").execute(&mut *transaction).await.unwrap();
-    let late = wish(stream_in(5, "ada"), Expected::Version(1), 1).claims([take("hers")]).append(&test.log);
+    let late = wish(stream(), Expected::Version(1), 1).claims([take(&value)]).append(&test.log);
     let meanwhile = async {
         until_a_writer_waits(&mut test.superuser().await).await;
         let taken = format!(
-            "INSERT INTO log.claims SELECT '\\x{}', 1, tenant_id, aggregate_type, aggregate_id FROM log.events
-                 WHERE aggregate_id LIKE 'ada%';
+            "INSERT INTO log.claims SELECT '\\x{0}', 1, tenant_id, aggregate_type, aggregate_id FROM log.events
+                 WHERE aggregate_id = '{1}';
              INSERT INTO log.events SELECT
                  (SELECT max(l.position) + 1 FROM log.events l WHERE l.partition = 5), sequence + 1, recorded_at + interval '1 us', gen_random_uuid(),
                  partition, tenant_id, aggregate_type, aggregate_id, event_type, event_version, payload, personal, metadata
-             FROM log.events WHERE aggregate_id LIKE 'ada%'",
-            hex::encode(digest("hers"))
+             FROM log.events WHERE aggregate_id = '{1}'",
+            hex::encode(digest(&value)),
+            stream().aggregate_id,
         );
         sqlx::raw_sql(&taken).execute(&mut *transaction).await.unwrap();
         transaction.commit().await.unwrap();
@@ -236,11 +256,18 @@ async fn a_head_is_the_last_lock_that_an_append_takes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn four_processes_on_all_partitions_never_deadlock() {
+    for batches_looked_through in [0, 64] {
+        four_processes_on_all_partitions(batches_looked_through).await;
+    }
+}
+
+async fn four_processes_on_all_partitions(batches_looked_through: u32) {
     let test = Test::new().await;
     let barrier = Arc::new(Barrier::new(4));
     let mut processes = Vec::new();
     for process in 0..4 {
-        let (log, barrier) = (test.another_log().await, Arc::clone(&barrier));
+        let log = test.another_log_with(looking_after(batches_looked_through)).await;
+        let barrier = Arc::clone(&barrier);
         processes.push(tokio::spawn(async move {
             let mut refused = 0;
             for round in 0..15 {
@@ -316,7 +343,7 @@ async fn a_large_log_is_only_looked_up_in_never_scanned() {
         before.push(reads(&mut connection, table).await);
     }
     let begun = std::time::Instant::now();
-    let log = test.another_log().await;
+    let log = test.another_log_with(of_one_writer()).await;
     batches_of_every_kind(&log).await;
     // A backend reports its counts at the latest when it ends.
     log.close().await;
@@ -339,11 +366,11 @@ async fn a_large_log_is_only_looked_up_in_never_scanned() {
     }
 }
 
-/// 1,350 appends in batches of one, of some and of many, most of them looked through before they are stored.
+/// 1,350 appends in batches of one, of some and of many, looked through before they are stored.
 async fn batches_of_every_kind(log: &Log) {
     let mut next = 0;
     for size in [1; 250].into_iter().chain([5, 15, 80, 500, 500]) {
-        if next % 80 == 0 {
+        if size > 1 || next % 60 == 0 {
             made_to_look(log).await;
         }
         let wishes: Vec<_> = (next..next + size)

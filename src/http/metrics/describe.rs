@@ -38,7 +38,7 @@ fn log() {
 
 fn commands() {
     describe_histogram!("rollcall_append_batch_appends", "Appends that one statement stored or judged");
-    describe_histogram!("rollcall_append_batch_seconds", "Time of one append statement");
+    describe_histogram!("rollcall_append_batch_seconds", "Time to store one batch of appends");
     describe_gauge!("rollcall_append_queue", "Appends that wait for a writer");
     describe_gauge!("rollcall_append_queue_capacity", "Appends that may wait for a writer; more are refused");
     describe_counter!("rollcall_appends_total", "Appends by outcome");
