@@ -48,7 +48,7 @@ bench: install ## Measure everything beside its baselines, into benches/RESULTS.
 bench-quick: install ## Measure speed alone, with 10,000 users and short, in under three minutes
 	BENCH_OUT=$(BENCHED)/quick BENCH_USERS=10000 BENCH_SECONDS=1 BENCH_ROUNDS=3 cargo bench --bench speed
 
-bench-large: install ## Measure how cost grows to 10 million users, into benches/RESULTS.md (hours)
+bench-large: install ## Measure how cost grows to 10 million users, into benches/RESULTS.md (half an hour, 30 GB)
 	BENCH_OUT=$(BENCHED)/large BENCH_USERS=10000,10000000 cargo bench --bench speed -- reads create update
 	$(ASSEMBLE)
 

@@ -46,7 +46,7 @@ pub async fn measure(report: &mut Report) {
         report.add(
             Figure::ms(
                 format!(
-                    "from a command's answer to its profile being readable elsewhere, at {percent} % of one's rate ({}/s): p99",
+                    "from a command's answer to its profile being readable elsewhere, at {percent} % of one's rate ({}/s were reached): p99",
                     thousands(lag.rate)
                 ),
                 lag.ms(0.99),
