@@ -27,6 +27,9 @@ const READERS: usize = 64;
 /// Callers share tokens, as instances of a service do.
 const TOKENS: usize = 16;
 const USERS: usize = 1_000;
+const WARMED_FOR: Duration = Duration::from_secs(2);
+/// How long it takes at most until nothing of what was created is still to be projected, which would slow down readers.
+const PROJECTED_WITHIN: Duration = Duration::from_secs(10);
 /// Tokens that nobody has seen, for what a signature costs.
 const UNSEEN: usize = 20_000;
 
@@ -58,15 +61,13 @@ impl Side {
             users.push(path.rsplit('/').next().unwrap().parse().unwrap());
         }
         self.users = Arc::new(users);
-        self.measure(Duration::from_secs(2)).await;
-        (self.creates, self.gets) = (Vec::new(), Vec::new());
+        self.create(WARMED_FOR).await;
+        self.read(WARMED_FOR).await;
     }
 
-    async fn measure(&mut self, during: Duration) {
-        let created = load::creates_by(&self.service.ready.http, WRITERS, during, &self.who).await;
-        self.creates.push(created.rate());
-        let rate = self.read(during).await;
-        self.gets.push(rate);
+    /// Creations a second.
+    async fn create(&self, during: Duration) -> f64 {
+        load::creates_by(&self.service.ready.http, WRITERS, during, &self.who).await.rate()
     }
 
     /// Reads a second by callers that take turns among the users.
@@ -124,12 +125,22 @@ pub async fn measure(report: &mut Report) {
     let mut jwt = Side::new(&jwt, (0..TOKENS).map(token).collect());
     open.prepare().await;
     jwt.prepare().await;
+    // Who begins changes, so that what one leaves behind for the other evens out.
     for round in 0..rounds() {
-        // Who begins changes, so that what one leaves behind for the other evens out.
         let mut sides = [&mut open, &mut jwt];
         sides.rotate_left(round % 2);
         for side in sides {
-            side.measure(seconds()).await;
+            let rate = side.create(seconds()).await;
+            side.creates.push(rate);
+        }
+    }
+    tokio::time::sleep(PROJECTED_WITHIN).await;
+    for round in 0..rounds() {
+        let mut sides = [&mut open, &mut jwt];
+        sides.rotate_left(round % 2);
+        for side in sides {
+            let rate = side.read(seconds()).await;
+            side.gets.push(rate);
         }
     }
     let unseen: Vec<String> = (TOKENS..TOKENS + UNSEEN).map(token).collect();
